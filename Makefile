@@ -1,0 +1,84 @@
+# Each target sets up what it needs: .venv (once, and again when the requirements change) and Scipion's
+# configuration in .scipion. Needed beforehand: Python 3.11 with tkinter, git and make.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+
+ROOT := $(CURDIR)
+VENV := $(ROOT)/.venv
+INSTALLED := .venv/.installed
+CONFIGURED := .scipion/config/hosts.conf
+
+# A CPU build is enough; say TORCH=... for another one.
+TORCH ?= torch==2.13.0
+PYTEST_FLAGS ?=
+
+# Scipion reads these when it is imported, and starts its protocols as `python3`: the one of .venv.
+export PATH := $(VENV)/bin:$(PATH)
+export SCIPION_HOME := $(ROOT)/.scipion
+export SCIPION_USER_DATA := $(SCIPION_HOME)/data
+export SCIPION_CONFIG := $(SCIPION_HOME)/config/scipion.conf
+export SCIPION_LOCAL_CONFIG := $(SCIPION_CONFIG)
+export SCIPION_HOSTS := $(SCIPION_HOME)/config/hosts.conf
+export SCIPION_PYTHON := $(VENV)/bin/python
+export SCIPION_DOMAIN := pwem
+export SCIPION_PRIORITY_PACKAGE_LIST := pwem
+export SCIPION_NOTIFY := False
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help setup demo test test-all lint bench system-programs
+
+help:
+	@echo 'make demo      a Scipion project from import to generated micrographs, and demo/gallery.png'
+	@echo 'make test      the tests, without the slow ones'
+	@echo 'make test-all  all tests; as root on Debian it also installs Relion and Xvfb for them'
+	@echo 'make lint      ruff and mypy'
+	@echo 'make bench     the benchmarks'
+
+setup: $(INSTALLED) $(CONFIGURED)
+
+$(INSTALLED): setup.py requirements.txt constraints.txt
+	@rm -f $@
+	@is_right='import sys, tkinter; sys.exit(sys.version_info[:2] != (3, 11))'; \
+	if .venv/bin/python -c "$$is_right" 2>/dev/null; then exit 0; fi; \
+	for python in python3.11 python3; do \
+	    if $$python -c "$$is_right" 2>/dev/null; then $$python -m venv --clear .venv; exit 0; fi; \
+	done; \
+	echo 'no Python 3.11 with tkinter is on the PATH; install it (Debian: python3-tk python3-venv)' >&2; exit 1
+	.venv/bin/python -m pip install --quiet $(TORCH)
+	.venv/bin/python -m pip install --quiet -c constraints.txt setuptools
+	.venv/bin/python -m pip install --quiet -c constraints.txt --no-build-isolation -e '.[dev,evaluation]'
+	.venv/bin/python -m pip check
+	@touch $@
+
+$(CONFIGURED): $(INSTALLED)
+	@mkdir -p $(SCIPION_HOME)
+	python -m scipion config --unattended </dev/null >.scipion/config.log 2>&1 || { cat .scipion/config.log; exit 1; }
+	@touch $@
+
+demo: setup
+	python examples/demo.py
+
+test: setup
+	python -m pytest -m 'not slow' $(PYTEST_FLAGS)
+
+test-all: setup system-programs
+	python -m pytest $(PYTEST_FLAGS)
+
+lint: $(INSTALLED)
+	ruff check .
+	mypy cryogem cryogem_scipion setup.py $(wildcard benchmarks/*.py examples/*.py)
+
+bench: setup
+	@for script in benchmarks/[a-z]*.py; do echo "== $$script"; python "$$script"; done
+
+# Relion is the independent judge of poses, Xvfb the display for pictures of forms; without them those tests are skipped.
+system-programs:
+	@missing=''; \
+	command -v relion_project >/dev/null || missing="$$missing relion"; \
+	command -v xvfb-run >/dev/null || missing="$$missing xvfb xauth"; \
+	if [ -z "$$missing" ]; then exit 0; fi; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \
+	    && apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $$missing \
+	    >/dev/null; then exit 0; fi; \
+	echo "not installed:$$missing; the tests that need them will be skipped"

@@ -1,0 +1,68 @@
+"""`cryogem calibrate`: measure real micrographs."""
+
+import dataclasses
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from cryogem.commands.inputs import find_pixel_size, read_real_micrographs
+from cryogem.config import CalibrateConfig, MicroscopeConfig, describe_run
+from cryogem.dataset import layout
+from cryogem.imaging.calibration import Calibration, RealMicrograph, calibrate
+from cryogem.imaging.ctf_fit import fit_ctf
+from cryogem.imaging.grey import find_good_region, measure_grey_scale
+from cryogem.imaging.resampling import choose_working_pixel_size
+from cryogem.io.files import make_folder, write_json
+from cryogem.progress import Progress
+from cryogem.records import Ctf
+
+logger = logging.getLogger(__name__)
+
+
+def run(config: CalibrateConfig, output: Path) -> None:
+    """Measure the micrographs and write calibration.json."""
+    make_folder(output)
+    calibration = measure(config, config.particle_diameter)
+    write_json(output / layout.CALIBRATION, calibration.to_json())
+    write_json(output / layout.CONFIG, describe_run('calibrate', config))
+    logger.info('calibration of %d micrographs: %s', len(calibration.micrographs), output / layout.CALIBRATION)
+
+
+def measure(config: MicroscopeConfig, particle_diameter: float | None) -> Calibration:
+    """Read the real micrographs at the working pixel size and measure them.
+
+    Parameters
+    ----------
+    particle_diameter : Å, from the setting or the map; None: from the picks.
+    """
+    pixel_size = find_pixel_size(config.micrographs, config.pixel_size)
+    working = config.working_pixel_size
+    if working is None:
+        # without a diameter nothing says how far to bin
+        working = choose_working_pixel_size(pixel_size, particle_diameter) if particle_diameter else pixel_size
+    micrographs = read_real_micrographs(config, working)
+    if not config.ctfs:
+        micrographs = estimate_ctfs(micrographs, working, config)
+    calibration = calibrate(micrographs, working, particle_diameter)
+    logger.info('%d real micrographs of %d x %d px at %.3g Å/px', len(micrographs), calibration.shape[1],
+                calibration.shape[0], working)
+    if calibration.particles_per_frame is not None:
+        logger.info('picked particles per micrograph: %.1f ± %.1f', *calibration.particles_per_frame)
+    return calibration
+
+
+def estimate_ctfs(
+    micrographs: Sequence[RealMicrograph], pixel_size: float, config: MicroscopeConfig
+) -> list[RealMicrograph]:
+    """Fit the CTF of micrographs that came without; those without clear Thon rings stay without one."""
+    optics = Ctf(0, 0, 0, config.voltage, config.spherical_aberration, config.amplitude_contrast)
+    progress = Progress('CTF estimation', len(micrographs))
+    fitted = []
+    for n_done, one in enumerate(micrographs, 1):
+        contrast = measure_grey_scale(one.image).normalise(one.image)
+        fit = fit_ctf(contrast[find_good_region(contrast)], pixel_size, optics)
+        logger.info('%s: defocus %.0f, %.0f Å, score %.2f%s', one.name, fit.ctf.defocus_u, fit.ctf.defocus_v,
+                    fit.score, '' if fit.is_trusted else ' (too low to be used)')
+        fitted.append(dataclasses.replace(one, ctf=fit.ctf if fit.is_trusted else None))
+        progress.update(n_done)
+    return fitted

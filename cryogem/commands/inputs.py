@@ -1,0 +1,139 @@
+"""What the commands read: real micrographs with picks and CTFs, and maps."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from cryogem.config import MicroscopeConfig, SimulateConfig
+from cryogem.dataset.reader import split_weight
+from cryogem.errors import ConfigError, InputError
+from cryogem.imaging.calibration import RealMicrograph
+from cryogem.imaging.resampling import resample_centers, resample_image
+from cryogem.io.files import find_by_stem, find_files
+from cryogem.io.mrc import read_micrograph, read_micrograph_header, read_volume
+from cryogem.io.star import read_coordinates, read_tables
+from cryogem.records import Ctf
+from cryogem.specimen.volume import PreparedVolume, flatten_solvent
+
+logger = logging.getLogger(__name__)
+
+
+def choose_device(device: str) -> torch.device:
+    """Return the torch device of the setting `device`.
+
+    Raises
+    ------
+    ConfigError : a GPU is asked for that torch does not see.
+    """
+    if device == 'auto':
+        return torch.device('cuda' if torch.cuda.is_available() else 'cpu')
+    chosen = torch.device(device)
+    if chosen.type == 'cuda' and (chosen.index or 0) >= torch.cuda.device_count():
+        raise ConfigError(f'device {device!r} is not there: torch sees {torch.cuda.device_count()} GPUs; '
+                          'say cpu or auto')
+    return chosen
+
+
+def find_pixel_size(patterns: Sequence[str], pixel_size: float | None) -> float:
+    """Return the pixel size (Å/px) of the real micrographs: what is said, else that of the first header."""
+    return read_micrograph_header(find_files(patterns, 'micrographs')[0], pixel_size)[1]
+
+
+def read_real_micrographs(config: MicroscopeConfig, working_pixel_size: float) -> list[RealMicrograph]:
+    """Read the real micrographs with their picks and CTFs, at the working pixel size.
+
+    Raises
+    ------
+    InputError : names do not match, pixel sizes differ, or a file cannot be used.
+    """
+    files = find_by_stem(find_files(config.micrographs, 'micrographs'), 'micrographs')
+    picks = match_coordinates(config.coordinates, files)
+    ctfs = read_ctfs(Path(config.ctfs), list(files), config) if config.ctfs else {}
+    pixel_size = find_pixel_size(config.micrographs, config.pixel_size)
+    micrographs = []
+    for name, path in files.items():
+        image, own = read_micrograph(path, config.pixel_size)
+        if abs(own / pixel_size - 1) > 0.01:
+            raise InputError(f'micrographs differ in pixel size: {str(path)!r} has {own:g} Å/px, the first one '
+                             f'{pixel_size:g}; run sets of one pixel size apart')
+        resampled = resample_image(image, pixel_size, working_pixel_size)
+        centers = read_coordinates(picks[name]) if name in picks else np.empty((0, 2))
+        _check_inside(centers, image.shape, name)
+        centers = resample_centers(centers, image.shape, resampled.shape)
+        micrographs.append(RealMicrograph(name, resampled, centers, ctfs.get(name)))
+    return micrographs
+
+
+def read_ctfs(path: Path, names: Sequence[str], config: MicroscopeConfig) -> dict[str, Ctf]:
+    """Read the CTF of each micrograph from a RELION micrographs STAR file, by file name without folder and extension.
+
+    Raises
+    ------
+    InputError : columns are missing, or a micrograph has no row.
+    """
+    blocks = read_tables(path)
+    rows = next((table for table in blocks.values() if 'rlnMicrographName' in table and 'rlnDefocusU' in table), None)
+    if rows is None:
+        raise InputError(f'ctfs {str(path)!r} has no table with rlnMicrographName and rlnDefocusU; '
+                         'give the micrographs.star of a CTF estimation')
+    groups = blocks['optics'].to_dict('records') if 'optics' in blocks else []
+    optics = {int(row['rlnOpticsGroup']): row for row in groups}
+    ctfs = {Path(row['rlnMicrographName']).stem: _build_ctf(row, optics, config) for row in rows.to_dict('records')}
+    missing = [name for name in names if name not in ctfs]
+    if missing:
+        raise InputError(f'ctfs {str(path)!r} has no row for micrograph {missing[0]!r} ({len(missing)} of {len(names)} '
+                         'are missing); give the table of the same micrographs')
+    return ctfs
+
+
+def read_maps(volumes: Sequence[str], config: SimulateConfig) -> tuple[list[PreparedVolume], list[float]]:
+    """Read and mask the maps of the setting `volume`; return them, at their own pixel sizes, and their weights."""
+    prepared, weights = [], []
+    for volume in volumes:
+        path, weight = split_weight(volume)
+        density, pixel_size = read_volume(Path(path))
+        prepared.append(flatten_solvent(density, pixel_size, config.mask_threshold, config.low_pass))
+        weights.append(weight)
+        logger.info('map %s: box %d px, %.3g Å/px, particle diameter %.0f Å',
+                    path, density.shape[0], pixel_size, prepared[-1].diameter)
+    return prepared, weights
+
+
+def match_coordinates(patterns: Sequence[str], micrographs: dict[str, Path]) -> dict[str, Path]:
+    """Return the picks of each micrograph by its name; some micrographs may have none, but not all."""
+    if not patterns:
+        return {}
+    picks = find_by_stem(find_files(patterns, 'coordinates'), 'coordinates')
+    matched = {name: picks[name] for name in micrographs if name in picks}
+    if not matched:
+        raise InputError(f'coordinates {str(next(iter(picks.values())))!r} and the others are not named like any '
+                         f'micrograph ({next(iter(micrographs))!r}, ...); give files of the same names')
+    without = len(micrographs) - len(matched)
+    if without:
+        logger.warning('%d of %d micrographs have no coordinates and count as without particles',
+                       without, len(micrographs))
+    return matched
+
+
+def _check_inside(centers_yx: np.ndarray, shape: tuple[int, ...], name: str) -> None:
+    """Refuse picks that belong to another frame or binning: more than a tenth of them outside."""
+    is_outside = ((centers_yx < -0.5) | (centers_yx > np.array(shape[:2]) - 0.5)).any(axis=1)
+    if is_outside.sum() > 0.1 * len(centers_yx):
+        raise InputError(f'coordinates of micrograph {name!r} lie outside its {shape[1]} x {shape[0]} px '
+                         f'({is_outside.sum()} of {len(centers_yx)}); give them in pixels of that file')
+
+
+def _build_ctf(row: dict[str, Any], optics: dict[int, dict[str, Any]], config: MicroscopeConfig) -> Ctf:
+    """Make the CTF of a STAR row; what the row does not say comes from its optics group, then from the settings."""
+    known = {**optics.get(int(row.get('rlnOpticsGroup', 1)), {}), **row}
+    defocus = [float(known['rlnDefocusU']), float(known.get('rlnDefocusV', known['rlnDefocusU']))]
+    angle = float(known.get('rlnDefocusAngle', 0.0)) + (90.0 if defocus[0] < defocus[1] else 0.0)
+    return Ctf(
+        max(defocus), min(defocus), angle % 180, float(known.get('rlnVoltage', config.voltage)),
+        float(known.get('rlnSphericalAberration', config.spherical_aberration)),
+        float(known.get('rlnAmplitudeContrast', config.amplitude_contrast)),
+        float(known.get('rlnPhaseShift', 0.0)), float(known.get('rlnCtfBfactor', 0.0)))

@@ -1,0 +1,173 @@
+"""`cryogem simulate`: noise-free micrographs of a virtual specimen, with CTF and ice, and all labels."""
+
+import dataclasses
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from cryogem.commands.calibrate import measure
+from cryogem.commands.inputs import choose_device, read_maps
+from cryogem.config import SimulateConfig, describe_run
+from cryogem.dataset import layout
+from cryogem.dataset.production import produce
+from cryogem.dataset.reader import read_calibration, read_record
+from cryogem.dataset.writer import (
+    check_output,
+    finish_dataset,
+    is_finished,
+    start_dataset,
+    write_micrograph,
+    write_specimen,
+)
+from cryogem.errors import ConfigError, InputError
+from cryogem.imaging.calibration import (
+    Calibration,
+    fit_signal,
+    measure_excess_power,
+    measure_frame_power,
+    with_signal,
+)
+from cryogem.imaging.exposure import Exposure, Protocol, add_ice, draw_record, expose
+from cryogem.imaging.grey import GreyScale
+from cryogem.specimen.ensemble import Ensemble, build_ensemble
+from cryogem.specimen.volume import PreparedVolume, bring_to_pixel_size, filter_by_b_factor
+
+logger = logging.getLogger(__name__)
+
+_N_TRIALS = 6                               # clean micrographs whose mean power calibrates the signal
+_TRIAL_INDEX = 2 ** 31                      # their indices, apart from those of any run
+
+
+def run(config: SimulateConfig, output: Path) -> None:
+    """Measure the real micrographs, then draw, paint and image virtual specimens like them."""
+    device = choose_device(config.device)
+    description = describe_run('simulate', config)
+    check_output(output, description, config.continue_)
+    maps, weights = read_maps(config.volume, config)
+    calibration = _obtain_calibration(config, output, maps)
+    volumes = [bring_to_pixel_size(one, calibration.pixel_size) for one in maps]
+    protocol = build_protocol(config, calibration, max(one.diameter for one in volumes))
+    if calibration.signal_scale is None:
+        calibration = calibrate_signal(calibration, protocol, volumes, weights, config.signal_to_noise)
+    ensemble = build_filtered_ensemble(volumes, weights, calibration.map_b_factor, device)
+    start_dataset(output, description)
+    write_specimen(output, ensemble, calibration)
+    names = [f'{protocol.prefix}_{index + 1:05d}' for index in range(config.n_micrographs)]
+    missing = [index for index, name in enumerate(names) if not is_finished(output, name)]
+    produce(_build_maker, (output, protocol, calibration, ensemble), missing, len(names), config.workers)
+    box_size = config.box_size or choose_box_size(ensemble, calibration)
+    records = [read_record(output, name) for name in names]
+    finish_dataset(output, records, description, config.particles, box_size, ensemble)
+    n_particles = sum(len(record.particles) for record in records)
+    logger.info('%d micrographs with %d particles: %s', len(records), n_particles, output)
+
+
+def build_protocol(config: SimulateConfig, calibration: Calibration, diameter: float) -> Protocol:
+    """Bring together what the user said and what was measured; `diameter` is that of the largest map, Å.
+
+    Raises
+    ------
+    ConfigError : the number of particles is neither said nor to be had from picks.
+    """
+    particles_per_frame = config.particles_per_micrograph or calibration.particles_per_frame
+    if particles_per_frame is None:
+        raise ConfigError('particles_per_micrograph is missing and there are no picks to count; '
+                          'give coordinates of the real micrographs, or MEAN:SD')
+    distances = calibration.neighbour_distances or (diameter,)
+    if config.minimum_distance is not None:
+        distances = (config.minimum_distance,)
+    return Protocol(
+        prefix=config.prefix, seed=config.seed, particles_per_frame=particles_per_frame,
+        neighbour_distances=distances,
+        ice_thickness=config.ice_thickness, defocus_range=config.defocus_range, voltage=config.voltage,
+        spherical_aberration=config.spherical_aberration, amplitude_contrast=config.amplitude_contrast)
+
+
+def build_filtered_ensemble(
+    volumes: Sequence[PreparedVolume], weights: Sequence[float], b_factor: float, device: str | torch.device = 'cpu'
+) -> Ensemble:
+    """Return maps at the working pixel size, filtered by a B-factor (Å²) and ready to project."""
+    return build_ensemble([filter_by_b_factor(one, b_factor) for one in volumes], weights, device)
+
+
+def calibrate_signal(
+    calibration: Calibration, protocol: Protocol, volumes: Sequence[PreparedVolume], weights: Sequence[float],
+    signal_to_noise: float | None,
+) -> Calibration:
+    """Find how strong the signal is and how it falls off: from the power at the picks, or from a ratio that was said.
+
+    Raises
+    ------
+    ConfigError : there are no picks and no ratio was said.
+    """
+    scale, b_factor = 1.0, 0.0
+    if signal_to_noise is None:
+        if calibration.excess_power is None:
+            raise ConfigError('signal_to_noise is missing and there are no picks to measure it; '
+                              'give coordinates of the real micrographs, or the ratio (0.1 is common)')
+        trials = _expose_trials(calibration, protocol, build_ensemble(volumes, weights))
+        scale, b_factor = fit_signal(calibration, _measure_clean_excess(trials, calibration))
+    trials = _expose_trials(calibration, protocol, build_filtered_ensemble(volumes, weights, b_factor))
+    if signal_to_noise is not None:
+        scale = _scale_to_ratio(trials, signal_to_noise)
+    power = np.mean([measure_frame_power(trial.clean) for trial in trials], axis=0)
+    logger.info('signal: %.4g contrast units per unit of projected density, map filtered by B = %.0f Å²',
+                scale, b_factor)
+    return with_signal(calibration, scale, b_factor, power)
+
+
+def _expose_trials(calibration: Calibration, protocol: Protocol, ensemble: Ensemble) -> list[Exposure]:
+    """Return clean micrographs at signal scale 1 whose indices no run uses."""
+    calibration = dataclasses.replace(calibration, signal_scale=1.0)
+    return [expose(draw_record(protocol, calibration, ensemble, _TRIAL_INDEX + i), ensemble)
+            for i in range(_N_TRIALS)]
+
+
+def choose_box_size(ensemble: Ensemble, calibration: Calibration) -> int:
+    """Return the even box (px) of 1.5 particle diameters."""
+    return 2 * int(np.ceil(0.75 * ensemble.diameter / calibration.pixel_size))
+
+
+def _obtain_calibration(config: SimulateConfig, output: Path, maps: list[PreparedVolume]) -> Calibration:
+    """Return the calibration of this folder, of the folder that was given, or a new one."""
+    if config.continue_ and (output / layout.CALIBRATION).exists():
+        return read_calibration(output, 'output')
+    diameter = config.particle_diameter or max(one.diameter for one in maps)
+    calibration = read_calibration(Path(config.calibration), 'calibration') if config.calibration else measure(
+        config, diameter)
+    frame = min(calibration.shape) * calibration.pixel_size
+    if frame < 2 * diameter:
+        raise InputError(f'micrographs are {frame:.0f} Å wide and the map holds a particle of {diameter:.0f} Å; '
+                         'check the pixel sizes of both')
+    return calibration
+
+
+def _measure_clean_excess(trials: list[Exposure], calibration: Calibration) -> np.ndarray:
+    centers = [np.array([p.center_yx for p in trial.record.particles if trial.record.is_pickable(p)]).reshape(-1, 2)
+               for trial in trials]
+    excess = measure_excess_power([trial.clean for trial in trials], centers,
+                                  calibration.particle_diameter / calibration.pixel_size)
+    if excess is None:
+        raise ConfigError('particles_per_micrograph leaves the trial micrographs empty; give a larger number')
+    return np.array(excess)
+
+
+def _scale_to_ratio(trials: list[Exposure], signal_to_noise: float) -> float:
+    """Return the amplitude at which the signal on particles has the said share of the unit variance of a frame."""
+    variance = float(np.mean([trial.clean[trial.instance_mask > 0].var() for trial in trials]))
+    return float(np.sqrt(signal_to_noise / (1 + signal_to_noise) / variance))
+
+
+def _build_maker(
+    output: Path, protocol: Protocol, calibration: Calibration, ensemble: Ensemble
+) -> Callable[[int], None]:
+    """Return what makes one micrograph and writes it."""
+    def make(index: int) -> None:
+        exposure = expose(draw_record(protocol, calibration, ensemble, index), ensemble)
+        contrast = add_ice(exposure.clean, exposure.record, calibration)
+        grey = GreyScale(exposure.record.grey_mean, exposure.record.grey_sd)
+        write_micrograph(output, exposure, grey.restore(contrast))
+    return make

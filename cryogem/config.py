@@ -1,0 +1,322 @@
+"""Settings of every command as frozen dataclasses: JSON keys, command line flags and Scipion help come from here.
+
+A field named ``n_micrographs`` is the flag ``--n-micrographs`` and the JSON key ``n_micrographs``.
+No torch here: the plugin and ``--help`` import it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from cryogem import __version__
+from cryogem.errors import ConfigError, InputError
+
+NOISE_MODELS = ('gaussian', 'poisson', 'poisson_gaussian', 'measured')
+PRESETS = ('fast', 'paper')
+PARTICLE_STACKS = ('none', 'clean', 'generated', 'both')
+
+ConfigType = TypeVar('ConfigType', bound='Config')
+
+
+def _setting(default: Any, text: str, **more: Any) -> Any:
+    """Describe one setting: its default and help text; then, of its values, the choices, the form on the command line,
+    whether they must be positive, and (`required`) what to do when there is none."""
+    return field(default=default, metadata={'help': text, **more})
+
+
+@dataclass(frozen=True)
+class Config:
+    """What all commands share."""
+
+    output: str = _setting('', 'folder that receives the results; made if missing', form='DIR',
+                           required='name the folder that receives the results')
+    seed: int = _setting(0, 'seed of all random numbers; the same seed gives the same pixels and tables')
+    device: str = _setting('auto', 'auto, cpu, cuda or cuda:N; auto takes a GPU when torch sees one', form='DEVICE')
+    workers: int = _setting(1, 'processes that work side by side; the result does not depend on it')
+
+    def __post_init__(self) -> None:
+        _require(self.seed >= 0, 'seed', self.seed, 'give zero or a positive integer')
+        _require(self.workers >= 1, 'workers', self.workers, 'give at least 1')
+        for setting in dataclasses.fields(self):
+            if setting.metadata.get('required'):
+                _require(bool(getattr(self, setting.name)), key_of(setting), '', setting.metadata['required'])
+        is_device = self.device in ('auto', 'cpu', 'cuda') or self.device.removeprefix('cuda:').isdigit()
+        _require(is_device, 'device', self.device, 'say auto, cpu, cuda or cuda:N')
+        for setting in dataclasses.fields(self):
+            choices, value = setting.metadata.get('choices'), getattr(self, setting.name)
+            if choices:
+                _require(value in choices, key_of(setting), value, f'say one of {", ".join(choices)}')
+            if setting.metadata.get('positive') and value is not None:
+                _require(value > 0, key_of(setting), value, 'give a positive number')
+
+
+@dataclass(frozen=True)
+class MicroscopeConfig(Config):
+    """Real micrographs and the microscope behind them, for all commands that measure them."""
+
+    micrographs: tuple[str, ...] = _setting(
+        (), 'quoted patterns of the real micrographs (MRC, TIFF, PNG)', form='GLOB',
+        required='give the pattern of the real micrographs')
+    coordinates: tuple[str, ...] = _setting(
+        (), 'quoted patterns of their picks: STAR or CSV files named like the micrographs, centres in px', form='GLOB')
+    ctfs: str = _setting(
+        '', 'STAR file with the CTF of each real micrograph (RELION micrographs.star); default: estimated', form='STAR')
+    pixel_size: float | None = _setting(
+        None, 'pixel size of the real micrographs, Å/px; default: from their headers', positive=True)
+    working_pixel_size: float | None = _setting(
+        None, 'pixel size of all that is made, Å/px; default: the real one, binned until a particle is at most 100 px',
+        positive=True)
+    particle_diameter: float | None = _setting(
+        None, 'diameter of the particle, Å; default: from the map, without a map from the picks', positive=True)
+    voltage: float = _setting(300.0, 'acceleration voltage, kV, where the CTF table does not say it', positive=True)
+    spherical_aberration: float = _setting(
+        2.7, 'spherical aberration Cs, mm, where the CTF table does not say it')
+    amplitude_contrast: float = _setting(
+        0.1, 'amplitude contrast, a fraction, where the CTF table does not say it')
+    defocus_range: tuple[float, float] = _setting(
+        (12000.0, 25000.0), 'defocus of micrographs when no CTFs are given and none can be estimated, Å',
+        form='MIN:MAX')
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require(0 <= self.amplitude_contrast < 1, 'amplitude_contrast', self.amplitude_contrast,
+                 'give a fraction from 0 to below 1, as 0.1')
+        _require(self.spherical_aberration >= 0, 'spherical_aberration', self.spherical_aberration, 'give it in mm')
+        low, high = self.defocus_range
+        _require(0 < low <= high, 'defocus_range', f'{low:g}:{high:g}', 'give two positive values in Å, MIN first')
+
+
+@dataclass(frozen=True)
+class CalibrateConfig(MicroscopeConfig):
+    """Measure density, grey scale, ice and noise of real micrographs."""
+
+
+@dataclass(frozen=True)
+class SimulateConfig(MicroscopeConfig):
+    """Make noise-free micrographs of a virtual specimen, with CTF and ice, and all labels."""
+
+    volume: tuple[str, ...] = _setting(
+        (), 'map of the particle (MRC), several with weights if the sample is a mixture', form='MAP[:WEIGHT]',
+        required='give at least one map')
+    calibration: str = _setting('', 'folder of an earlier calibrate run; default: calibrate now', form='DIR')
+    n_micrographs: int = _setting(20, 'number of micrographs to make', positive=True)
+    prefix: str = _setting('simulated', 'beginning of the names of the micrographs: PREFIX_00001, PREFIX_00002, ...')
+    particles_per_micrograph: tuple[float, float] | None = _setting(
+        None, 'particles on one micrograph; default: as many per area as were picked on the real ones', form='MEAN:SD')
+    particles: str = _setting(
+        'none', 'particle stacks to write beside the micrographs', choices=PARTICLE_STACKS)
+    box_size: int | None = _setting(
+        None, 'box of coordinates and particle stacks, px, even; default: 1.5 times the particle diameter',
+        positive=True)
+    mask_threshold: float | None = _setting(
+        None, 'density above which the low-passed map is particle; default: found from its histogram')
+    low_pass: float | None = _setting(
+        None, 'resolution to which the maps are filtered, Å; default: as they are', positive=True)
+    ice_thickness: float = _setting(
+        400.0, 'thickness of the ice, Å; particles lie at random heights in it and each has its own defocus',
+        positive=True)
+    minimum_distance: float | None = _setting(
+        None, 'least distance of particle centres, Å; default: that of the picks, without picks the diameter',
+        positive=True)
+    signal_to_noise: float | None = _setting(
+        None, 'variance of the signal over that of the noise where particles are; default: measured at the picks',
+        positive=True)
+    continue_: bool = _setting(False, 'continue an interrupted run: finished micrographs are kept')
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require(self.box_size is None or self.box_size % 2 == 0, 'box_size', self.box_size,
+                 f'use the even number {(self.box_size or 0) + 1}')
+        if self.particles_per_micrograph is not None:
+            mean, sd = self.particles_per_micrograph
+            _require(mean > 0 and sd >= 0, 'particles_per_micrograph', f'{mean:g}:{sd:g}',
+                     'give a positive MEAN and an SD of zero or more')
+
+
+@dataclass(frozen=True)
+class TrainConfig(Config):
+    """Learn what the measured noise cannot say about the real micrographs."""
+
+    dataset: str = _setting('', 'folder of a simulate run', form='DIR', required='give the folder of a simulate run')
+    micrographs: tuple[str, ...] = _setting(
+        (), 'quoted patterns of the real micrographs (MRC, TIFF, PNG)', form='GLOB',
+        required='give the pattern of the real micrographs')
+    pixel_size: float | None = _setting(
+        None, 'pixel size of the real micrographs, Å/px; default: from their headers', positive=True)
+    preset: str = _setting(
+        'fast', 'fast: a residual on the measured noise, minutes on a CPU; paper: the published network',
+        choices=PRESETS)
+    max_steps: int = _setting(300, 'training steps', positive=True)
+    max_minutes: float | None = _setting(None, 'stop after this many minutes, default: no limit', positive=True)
+    crop_size: int = _setting(192, 'side of the square crops, px, a multiple of 16', positive=True)
+    batch_size: int = _setting(8, 'crops per step', positive=True)
+    learning_rate: float = _setting(2e-4, 'learning rate of Adam', positive=True)
+    contrastive_weight: float = _setting(1.0, 'weight of the mask-guided contrastive loss; 0 leaves it out')
+    temperature: float = _setting(0.07, 'temperature of the contrastive loss', positive=True)
+    n_positions: int = _setting(256, 'positions drawn per region, particle and background', positive=True)
+    checkpoint_every: int = _setting(50, 'steps between checkpoints and sample pictures', positive=True)
+    continue_: bool = _setting(False, 'continue the run in the output folder from its last checkpoint')
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require(self.crop_size % 16 == 0, 'crop_size', self.crop_size,
+                 f'use the multiple of 16 {max(16, round(self.crop_size / 16) * 16)}')
+        _require(self.contrastive_weight >= 0, 'contrastive_weight', self.contrastive_weight, 'give zero or more')
+
+
+@dataclass(frozen=True)
+class GenerateConfig(Config):
+    """Make any number of micrographs that look like the real ones, with all labels."""
+
+    model: str = _setting('measured', 'folder of a trained model, or a noise model: ' + ', '.join(NOISE_MODELS),
+                          form='DIR|NOISE')
+    dataset: str = _setting('', 'folder of a simulate run, whose specimen and calibration are used', form='DIR',
+                            required='give the folder of a simulate run')
+    volume: tuple[str, ...] = _setting(
+        (), 'maps to use instead of those of the simulate run', form='MAP[:WEIGHT]')
+    n_micrographs: int = _setting(20, 'number of micrographs to make', positive=True)
+    prefix: str = _setting('generated', 'beginning of the names of the micrographs: PREFIX_00001, PREFIX_00002, ...')
+    particles: str = _setting('none', 'particle stacks to write beside the micrographs', choices=PARTICLE_STACKS)
+    box_size: int | None = _setting(
+        None, 'box of coordinates and particle stacks, px, even; default: as in the simulate run', positive=True)
+    snr: float = _setting(0.1, 'signal-to-noise ratio (variances) of the noise models gaussian and poisson_gaussian',
+                          positive=True)
+    dose: float = _setting(20.0, 'dose of the noise models poisson and poisson_gaussian, e/Å²', positive=True)
+    continue_: bool = _setting(False, 'continue an interrupted run: finished micrographs are kept')
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require(self.box_size is None or self.box_size % 2 == 0, 'box_size', self.box_size,
+                 f'use the even number {(self.box_size or 0) + 1}')
+
+
+@dataclass(frozen=True)
+class EvaluateConfig(Config):
+    """Compare generated micrographs with real ones."""
+
+    generated: str = _setting('', 'folder of a generate run', form='DIR', required='give the folder of a generate run')
+    real: tuple[str, ...] = _setting((), 'quoted patterns of real micrographs (MRC, TIFF, PNG)', form='GLOB',
+                                     required='give the pattern of the real micrographs')
+    coordinates: tuple[str, ...] = _setting((), 'quoted patterns of their picks, STAR or CSV', form='GLOB')
+    pixel_size: float | None = _setting(
+        None, 'pixel size of the real micrographs, Å/px; default: from their headers', positive=True)
+
+
+@dataclass(frozen=True)
+class ImportCheckpointConfig(Config):
+    """Turn a published CryoGEM checkpoint into a model folder."""
+
+    checkpoint: str = _setting('', 'published generator checkpoint, latest_net_G.pth', form='FILE', positional=True,
+                               required='give the published .pth file')
+
+
+COMMANDS: dict[str, type[Config]] = {
+    'calibrate': CalibrateConfig,
+    'simulate': SimulateConfig,
+    'train': TrainConfig,
+    'generate': GenerateConfig,
+    'evaluate': EvaluateConfig,
+    'import-checkpoint': ImportCheckpointConfig,
+}
+
+
+def key_of(setting: dataclasses.Field) -> str:
+    """Return the JSON key of a field; Python's reserved words carry a trailing underscore as fields."""
+    return setting.name.rstrip('_')
+
+
+def help_of(config_class: type[Config], key: str) -> str:
+    """Return the help text of one setting, for forms."""
+    return str(next(one.metadata['help'] for one in dataclasses.fields(config_class) if key_of(one) == key))
+
+
+def default_of(config_class: type[Config], key: str) -> Any:
+    """Return the default of one setting, for forms."""
+    return next(one.default for one in dataclasses.fields(config_class) if key_of(one) == key)
+
+
+def build_config(config_class: type[ConfigType], values: dict[str, Any]) -> ConfigType:
+    """Make a config from JSON values; lists become tuples.
+
+    Raises
+    ------
+    ConfigError : an unknown key, a value of the wrong type or out of range.
+    """
+    known = {key_of(setting): setting for setting in dataclasses.fields(config_class)}
+    unknown = sorted(set(values) - set(known))
+    if unknown:
+        raise ConfigError(f'setting {unknown[0]!r} is unknown; use one of {", ".join(sorted(known))}')
+    arguments = {known[key].name: _check_type(known[key], value) for key, value in values.items()}
+    return config_class(**arguments)
+
+
+def config_to_json(config: Config) -> dict[str, Any]:
+    """Return the settings as JSON values, by key."""
+    return {key_of(setting): getattr(config, setting.name) for setting in dataclasses.fields(config)}
+
+
+def read_config_file(path: str | Path) -> dict[str, Any]:
+    """Read the settings of a JSON file; the keys `command` and `version` that we write beside them are left out.
+
+    Raises
+    ------
+    InputError : no such file, or not a JSON object.
+    """
+    try:
+        values = json.loads(Path(path).read_text(encoding='utf-8'))
+    except OSError as error:
+        raise InputError(f'config {str(path)!r} cannot be read: {error.strerror}; check the path') from error
+    except ValueError as error:
+        raise InputError(f'config {str(path)!r} is not valid JSON: {error}; correct it') from error
+    if not isinstance(values, dict):
+        raise InputError(f'config {str(path)!r} must hold a JSON object with settings by name')
+    return {key: value for key, value in values.items() if key not in ('command', 'version')}
+
+
+def describe_run(command: str, config: Config) -> dict[str, Any]:
+    """Return what config.json beside an output holds: command, version and all settings."""
+    return {'command': command, 'version': __version__, **config_to_json(config)}
+
+
+def _check_type(setting: dataclasses.Field, value: Any) -> Any:
+    """Return `value` as the field's type, or raise a ConfigError that says what was expected."""
+    kind = str(setting.type)
+    if value is None:
+        _require('None' in kind, key_of(setting), value, 'give a value')
+        return None
+    if kind.startswith('tuple[str'):
+        values = (value,) if isinstance(value, str) else value
+        is_text = isinstance(values, (list, tuple)) and all(isinstance(one, str) for one in values)
+        _require(is_text, key_of(setting), value, 'give text, or a list of texts')
+        return tuple(values)
+    if kind.startswith('tuple[float'):
+        is_pair = isinstance(value, (list, tuple)) and len(value) == 2 and all(map(_is_number, value))
+        _require(is_pair, key_of(setting), value, 'give two numbers')
+        return tuple(float(one) for one in value)
+    if kind.startswith('float'):
+        _require(_is_number(value), key_of(setting), value, 'give a number')
+        return float(value)
+    expected: tuple[type, str] = {'int': (int, 'give a whole number'), 'bool': (bool, 'say true or false')}.get(
+        kind.split()[0], (str, 'give text'))
+    is_right = isinstance(value, expected[0]) and (expected[0] is bool or not isinstance(value, bool))
+    _require(is_right, key_of(setting), value, expected[1])
+    return value
+
+
+def _check_prefix(prefix: str) -> None:
+    is_plain = bool(prefix) and all(letter.isascii() and (letter.isalnum() or letter in '-_.') for letter in prefix)
+    _require(is_plain, 'prefix', prefix, 'use letters, digits, -, _ and . alone')
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < float('inf')
+
+
+def _require(is_good: bool, key: str, value: Any, remedy: str) -> None:
+    if not is_good:
+        shown = 'is missing' if value in ('', None) else f'cannot be {value!r}'
+        raise ConfigError(f'{key} {shown}; {remedy}')

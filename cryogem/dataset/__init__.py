@@ -1,0 +1,1 @@
+"""The folder of a simulate or generate run: written whole, file by file, and read back."""

@@ -1,0 +1,1 @@
+"""Generated micrographs judged against real ones."""

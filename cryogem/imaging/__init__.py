@@ -1,0 +1,1 @@
+"""What the microscope does: CTF, ice, noise, grey scale, and how they are measured on real micrographs."""

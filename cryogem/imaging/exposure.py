@@ -1,0 +1,141 @@
+"""Draws what is on a micrograph and takes its noise-free picture. All random things are drawn before any pixel."""
+
+import dataclasses
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from cryogem.imaging.calibration import Calibration
+from cryogem.imaging.ctf import evaluate_ctf, image_specimen, measure_delocalisation
+from cryogem.imaging.ice import render_ice
+from cryogem.records import Ctf, Micrograph, Particle
+from cryogem.specimen.ensemble import Ensemble
+from cryogem.specimen.micrograph import paint, project_particles, split_centers
+from cryogem.specimen.orientation import draw_uniform_orientations
+from cryogem.specimen.placement import draw_count, place_particles
+
+_SLICE_THICKNESS = 100.0                    # Å: no particle is imaged more than 50 Å off its recorded defocus
+_DEFOCUS_JITTER = 0.02                      # share by which a CTF taken from a real micrograph is varied
+_ASTIGMATISM_SD = 100.0                     # Å, of U - V where no CTFs are given
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """What one experiment is like; with a seed and an index it determines a micrograph."""
+
+    prefix: str                             # names are prefix_00001, prefix_00002, ...
+    seed: int
+    particles_per_frame: tuple[float, float]            # mean, sd
+    neighbour_distances: tuple[float, ...]  # Å, even quantiles of what particles keep from each other
+    ice_thickness: float                    # Å
+    defocus_range: tuple[float, float]      # Å, used when the calibration holds no CTFs
+    voltage: float                          # kV
+    spherical_aberration: float             # mm
+    amplitude_contrast: float
+
+
+@dataclass(frozen=True)
+class Exposure:
+    """A noise-free picture and its ground truth."""
+
+    record: Micrograph
+    clean: np.ndarray                       # (h, w) float32, contrast units, dark particles, CTF applied, no ice
+    instance_mask: np.ndarray               # (h, w) int16
+
+
+def spawn_generator(seed: int, index: int, purpose: int) -> np.random.Generator:
+    """Return the random stream of one micrograph for one purpose (0: record, 1: noise); no other index shares it."""
+    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(index, purpose)))
+
+
+def draw_record(protocol: Protocol, calibration: Calibration, ensemble: Ensemble, index: int) -> Micrograph:
+    """Draw all that is random on micrograph `index` (from 0), but for its noise.
+
+    The fractions of the particles are not known before they are painted; `expose` fills them in.
+    """
+    rng = spawn_generator(protocol.seed, index, purpose=0)
+    source = int(rng.integers(len(calibration.micrographs)))
+    ctf = _draw_ctf(protocol, calibration, source, rng)
+    flips = (bool(rng.integers(2)), bool(rng.integers(2)))
+    count = draw_count(*protocol.particles_per_frame, rng)
+    real = calibration.micrographs[source]
+    return Micrograph(
+        index=index, name=f'{protocol.prefix}_{index + 1:05d}', shape=calibration.shape,
+        pixel_size=calibration.pixel_size, ctf=ctf, source=source, ice_flips=flips,
+        signal_scale=calibration.signal_scale or 1.0, grey_mean=real.grey_mean, grey_sd=real.grey_sd,
+        particles=_draw_particles(protocol, calibration, ensemble, count, rng))
+
+
+def expose(record: Micrograph, ensemble: Ensemble) -> Exposure:
+    """Take the noise-free picture of a micrograph that was drawn."""
+    margin = ensemble.box_size + measure_delocalisation(record.ctf, record.pixel_size)
+    painting = paint(ensemble.projectors, record.particles, record.shape, margin, _SLICE_THICKNESS)
+    clean = image_specimen(painting, record.ctf, record.pixel_size) * np.float32(record.signal_scale)
+    particles = tuple(
+        dataclasses.replace(particle, visible_fraction=float(visible), overlap_fraction=float(overlap))
+        for particle, visible, overlap in zip(
+            record.particles, painting.visible_fractions, painting.overlap_fractions, strict=True))
+    seen = tuple(particle for particle in particles if particle.visible_fraction > 0)
+    return Exposure(dataclasses.replace(record, particles=seen), clean, painting.instance_mask)
+
+
+def add_ice(clean: np.ndarray, record: Micrograph, calibration: Calibration) -> np.ndarray:
+    """Add the background of the record's real micrograph to an (h, w) clean image, contrast units."""
+    coefficients = np.array(calibration.micrographs[record.source].ice)
+    return clean + render_ice(coefficients, clean.shape, record.ice_flips)
+
+
+def expose_particles(
+    record: Micrograph, particles: tuple[Particle, ...], ensemble: Ensemble, box_size: int
+) -> np.ndarray:
+    """Take noise-free pictures of single particles, without neighbours, each with its own CTF.
+
+    Returns
+    -------
+    (n, box_size, box_size) float32, contrast units, bright particles (RELION's convention for particle images); the
+    particle's integer coordinate is at box_size // 2.
+    """
+    _, fractions = split_centers(np.array([p.center_yx for p in particles]).reshape(-1, 2))
+    density = project_particles(ensemble.projectors, particles, fractions)[:, 0]
+    padded = 2 * max(box_size, ensemble.box_size + measure_delocalisation(record.ctf, record.pixel_size))
+    low = padded // 2 - ensemble.box_size // 2
+    canvas = torch.zeros((padded, padded))
+    images = np.empty((len(particles), box_size, box_size), dtype=np.float32)
+    crop = slice(padded // 2 - box_size // 2, padded // 2 - box_size // 2 + box_size)
+    for i, particle in enumerate(particles):
+        canvas[low:low + ensemble.box_size, low:low + ensemble.box_size] = density[i]
+        ctf = evaluate_ctf(record.ctf.at_height(particle.height), (padded, padded), record.pixel_size)
+        images[i] = torch.fft.irfft2(torch.fft.rfft2(canvas) * ctf, s=(padded, padded))[crop, crop].numpy()
+    return images * np.float32(record.signal_scale)
+
+
+def _draw_ctf(protocol: Protocol, calibration: Calibration, source: int, rng: np.random.Generator) -> Ctf:
+    measured = [one.ctf for one in calibration.micrographs if one.ctf is not None]
+    real = calibration.micrographs[source].ctf or (measured[rng.integers(len(measured))] if measured else None)
+    if real is not None:
+        factor = 1 + _DEFOCUS_JITTER * rng.uniform(-1, 1)
+        return dataclasses.replace(real, defocus_u=real.defocus_u * factor, defocus_v=real.defocus_v * factor)
+    mean = rng.uniform(*protocol.defocus_range)
+    difference = abs(rng.normal(0, _ASTIGMATISM_SD))
+    return Ctf(mean + difference / 2, mean - difference / 2, float(rng.uniform(0, 180)), protocol.voltage,
+               protocol.spherical_aberration, protocol.amplitude_contrast)
+
+
+def _draw_particles(
+    protocol: Protocol, calibration: Calibration, ensemble: Ensemble, count: int, rng: np.random.Generator
+) -> tuple[Particle, ...]:
+    pixel_size = calibration.pixel_size
+    distances = [distance / pixel_size for distance in protocol.neighbour_distances]
+    centers = place_particles(calibration.shape, count, distances, ensemble.diameter / 2 / pixel_size, rng)
+    n = len(centers)
+    angles = draw_uniform_orientations(n, rng)
+    conformers = ensemble.draw_conformers(n, rng)
+    slab = max(0.0, protocol.ice_thickness - ensemble.diameter) / 2       # particles stay inside the ice
+    heights = rng.uniform(-slab, slab, size=n) if slab else np.zeros(n)
+    subsets = rng.integers(1, 3, size=n)
+    return tuple(
+        Particle(instance_id=i + 1, center_yx=(float(centers[i, 0]), float(centers[i, 1])), height=float(heights[i]),
+                 rot=float(angles[i, 0]), tilt=float(angles[i, 1]), psi=float(angles[i, 2]),
+                 volume_index=int(conformers[i]), random_subset=int(subsets[i]))
+        for i in range(n))

@@ -1,0 +1,59 @@
+"""Robust grey scale: one hot pixel, a dead row or a burnt border must not rescale a micrograph."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+_OUTLIER = 6.0                              # robust sd beyond which a pixel or an edge row is no image
+_MAD_TO_SD = 1.4826
+
+
+@dataclass(frozen=True)
+class GreyScale:
+    """Linear map between grey values and contrast units."""
+
+    mean: float                             # grey value of contrast 0
+    sd: float                               # grey values per contrast unit
+
+    def normalise(self, image: np.ndarray) -> np.ndarray:
+        """Turn grey values into contrast units, outlying pixels clipped to 8 sd; float32."""
+        return np.clip((image - self.mean) / self.sd, -8, 8).astype(np.float32)
+
+    def restore(self, contrast: np.ndarray) -> np.ndarray:
+        """Turn contrast units into grey values; float32."""
+        return (contrast * self.sd + self.mean).astype(np.float32)
+
+
+def measure_grey_scale(image: np.ndarray) -> GreyScale:
+    """Measure mean and sd of an (h, w) image without its outlying pixels."""
+    sample = image[find_good_region(image)]
+    center, spread = _measure_median(sample)
+    kept = sample[np.abs(sample - center) <= _OUTLIER * spread]
+    return GreyScale(float(kept.mean(dtype=np.float64)), max(float(kept.std(dtype=np.float64)), 1e-12))
+
+
+def find_good_region(image: np.ndarray) -> tuple[slice, slice]:
+    """Return the part of an (h, w) frame without dead or burnt rows and columns at its edges (at most a tenth each)."""
+    rows = _trim(image)
+    return rows, _trim(image[rows].T)
+
+
+def _trim(image: np.ndarray) -> slice:
+    """Return the rows left when outlying ones are taken off both ends: by mean, or by their sd."""
+    limit = max(1, len(image) // 10)
+    is_bad = np.zeros(len(image), dtype=bool)
+    for values in (np.median(image, axis=1), np.log(image.std(axis=1) + 1e-12)):
+        center, spread = _measure_median(values)
+        # neighbouring rows differ little, so the spread of the whole frame's rows is a mild yardstick
+        is_bad |= np.abs(values - center) > _OUTLIER * spread + 1e-3 * abs(center)
+    bad = np.flatnonzero(is_bad)
+    first = max((i + 1 for i in bad if i < limit), default=0)
+    last = min((i for i in bad if i >= len(image) - limit), default=len(image))
+    return slice(int(first), int(last))
+
+
+def _measure_median(values: np.ndarray) -> tuple[float, float]:
+    """Return the median and the robust sd (from the median deviation; the plain sd where half the values are equal)."""
+    center = float(np.median(values))
+    spread = _MAD_TO_SD * float(np.median(np.abs(values - center)))
+    return center, spread if spread > 0 else float(values.std())

@@ -1,0 +1,63 @@
+"""Ice: the smooth background of a micrograph as a few cosine coefficients, for frames of any shape."""
+
+import numpy as np
+
+ORDER = 6                                   # cosines per axis: features down to a third of the frame
+_LARGEST_GRID = 128                         # px per axis to which a frame is averaged before the fit
+
+
+def fit_ice(contrast: np.ndarray, is_background: np.ndarray, order: int = ORDER) -> np.ndarray:
+    """Fit a smooth additive background by least squares, particles masked out.
+
+    Parameters
+    ----------
+    contrast : (h, w) micrograph in contrast units.
+    is_background : (h, w) bool, False on particles and dirt.
+
+    Returns
+    -------
+    (order, order) float64 cosine coefficients, contrast units, without the constant term.
+    """
+    values, weights = _average_blocks(contrast, is_background)
+    bases = [_cosines(length, order) for length in values.shape]
+    design = np.einsum('yi,xj->yxij', *bases).reshape(values.size, -1)
+    weighted = design * np.sqrt(weights.ravel())[:, None]
+    # a whisker of ridge keeps corners without background from swinging
+    ridge = 1e-3 * weights.sum()
+    normal = weighted.T @ weighted + ridge * np.diag(_roughness(order))
+    coefficients = np.linalg.solve(normal, weighted.T @ (np.sqrt(weights.ravel()) * values.ravel()))
+    coefficients = coefficients.reshape(order, order)
+    coefficients[0, 0] = 0
+    return coefficients
+
+
+def render_ice(
+    coefficients: np.ndarray, shape: tuple[int, ...], flips: tuple[bool, bool] = (False, False)
+) -> np.ndarray:
+    """Return the (h, w) float32 background of cosine coefficients, mirrored along y and x where `flips` says so."""
+    order = len(coefficients)
+    signs = [np.where(flip, (-1.0) ** np.arange(order), 1.0) for flip in flips]
+    coefficients = coefficients * signs[0][:, None] * signs[1]
+    return (_cosines(shape[0], order) @ coefficients @ _cosines(shape[1], order).T).astype(np.float32)
+
+
+def _cosines(length: int, order: int) -> np.ndarray:
+    """Return (length, order) samples cos(pi j (i + 1/2) / length)."""
+    positions = (np.arange(length) + 0.5) / length
+    return np.cos(np.pi * positions[:, None] * np.arange(order))
+
+
+def _roughness(order: int) -> np.ndarray:
+    squares = np.arange(order) ** 2
+    return (squares[:, None] + squares).ravel().astype(float) ** 2 / order ** 4
+
+
+def _average_blocks(image: np.ndarray, is_good: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Average an image over blocks, good pixels only; return (a, b) means and the number of pixels behind each."""
+    edges = [np.linspace(0, n, min(n, _LARGEST_GRID) + 1).astype(int)[:-1] for n in image.shape]
+
+    def add_up(values: np.ndarray) -> np.ndarray:
+        return np.add.reduceat(np.add.reduceat(values, edges[0], axis=0), edges[1], axis=1)
+
+    counts = add_up(is_good.astype(np.float64))
+    return add_up(np.where(is_good, image, 0).astype(np.float64)) / np.maximum(counts, 1), counts

@@ -1,0 +1,68 @@
+"""Noise models. Each gives a whole noisy image in contrast units from a clean one, and draws from a given generator."""
+
+import numpy as np
+import torch
+
+from cryogem.imaging.spectrum import N_SHELLS, shell_positions
+
+
+def draw_field(power: np.ndarray, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+    """Draw a Gaussian field with a radial power spectrum.
+
+    Parameters
+    ----------
+    power : (N_SHELLS,) power per pixel; continued beyond the Nyquist circle by its last shell.
+    shape : (h, w), px.
+
+    Returns
+    -------
+    (h, w) float32, zero mean, contrast units.
+    """
+    white = torch.from_numpy(rng.standard_normal(shape, dtype=np.float32))
+    amplitude = np.interp(shell_positions(shape), np.arange(N_SHELLS), np.sqrt(np.maximum(power, 0)))
+    amplitude[0, 0] = 0
+    spectrum = torch.fft.rfft2(white) * torch.from_numpy(amplitude.astype(np.float32))
+    return torch.fft.irfft2(spectrum, s=shape).numpy()
+
+
+def add_measured_noise(clean: np.ndarray, power: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Add a Gaussian field with the background spectrum of a real micrograph to an (h, w) image."""
+    return clean + draw_field(power, clean.shape, rng)
+
+
+def add_gaussian_noise(clean: np.ndarray, snr: float, rng: np.random.Generator) -> np.ndarray:
+    """Add white Gaussian noise at a signal-to-noise ratio (of variances) to an (h, w) image, then give it unit sd."""
+    return _standardise(clean + rng.standard_normal(clean.shape, dtype=np.float32) * _noise_sd(clean, snr))
+
+
+def add_poisson_noise(clean: np.ndarray, electrons: float, rng: np.random.Generator) -> np.ndarray:
+    """Count electrons: (h, w) contrast modulates a mean dose by up to a tenth; the counts are given unit sd.
+
+    Parameters
+    ----------
+    electrons : mean count per pixel, e.
+    """
+    return _standardise(_count_electrons(clean, electrons, rng))
+
+
+def add_poisson_gaussian_noise(
+    clean: np.ndarray, electrons: float, snr: float, rng: np.random.Generator
+) -> np.ndarray:
+    """Count electrons as `add_poisson_noise` does, then add white detector noise at `snr`; unit sd."""
+    counted = _standardise(_count_electrons(clean, electrons, rng))
+    return add_gaussian_noise(counted, snr, rng)
+
+
+def _count_electrons(clean: np.ndarray, electrons: float, rng: np.random.Generator) -> np.ndarray:
+    largest = float(np.abs(clean).max()) or 1.0
+    expected = electrons * (1 + 0.1 * clean / largest)
+    return rng.poisson(expected).astype(np.float32)
+
+
+def _noise_sd(clean: np.ndarray, snr: float) -> float:
+    sd = float(clean.std())
+    return sd / np.sqrt(snr) if sd > 0 else 1.0
+
+
+def _standardise(image: np.ndarray) -> np.ndarray:
+    return ((image - image.mean()) / image.std()).astype(np.float32)

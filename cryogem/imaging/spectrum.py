@@ -1,0 +1,72 @@
+"""Radial power spectra on fixed shells, so that frames and windows of any shape compare."""
+
+import numpy as np
+import torch
+
+N_SHELLS = 128                              # from 0 to the Nyquist frequency, shell i centred at i / N_SHELLS of it
+
+
+def measure_power(images: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
+    """Measure the radial power spectrum per pixel (white noise of variance v gives v on every shell).
+
+    Parameters
+    ----------
+    images : (..., h, w) contrast units; each is made zero-mean under its weights.
+    weights : (h, w) or (..., h, w) window, 0 where pixels do not count; default a Hann window.
+
+    Returns
+    -------
+    (..., N_SHELLS) float64.
+    """
+    h, w = images.shape[-2:]
+    if weights is None:
+        weights = np.hanning(h + 2)[1:-1, None] * np.hanning(w + 2)[1:-1]
+    weights = np.broadcast_to(weights, images.shape)
+    totals = weights.sum(axis=(-2, -1), keepdims=True)
+    centered = (images - (images * weights).sum(axis=(-2, -1), keepdims=True) / totals) * weights
+    spectrum = torch.fft.rfft2(torch.from_numpy(np.ascontiguousarray(centered, dtype=np.float32)))
+    power = (spectrum.real ** 2 + spectrum.imag ** 2).numpy().astype(np.float64)
+    return average_shells(power / (weights.astype(np.float64) ** 2).sum(axis=(-2, -1))[..., None, None], (h, w))
+
+
+def measure_mean_power(windows: np.ndarray) -> np.ndarray:
+    """Return the (N_SHELLS,) mean of the spectra of (n, h, w) windows under a Hann window.
+
+    The same as the mean of `measure_power`, but averaged before the shells.
+    """
+    h, w = windows.shape[-2:]
+    hann = (np.hanning(h + 2)[1:-1, None] * np.hanning(w + 2)[1:-1]).astype(np.float32)
+    centered = (windows - (windows * hann).sum(axis=(-2, -1), keepdims=True) / hann.sum()) * hann
+    spectrum = torch.fft.rfft2(torch.from_numpy(np.ascontiguousarray(centered, dtype=np.float32)))
+    power = (spectrum.real ** 2 + spectrum.imag ** 2).mean(dim=0, dtype=torch.float64).numpy()
+    return average_shells(power / float((hann ** 2).sum()), (h, w))
+
+
+def average_shells(half_plane: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Average (..., h, w // 2 + 1) values over shells; (..., N_SHELLS). Empty shells are interpolated."""
+    h, w = shape
+    shells = shell_indices(shape)
+    multiplicity = np.full((h, w // 2 + 1), 2.0)                # the other half plane holds the same values
+    multiplicity[:, 0] = 1
+    if w % 2 == 0:
+        multiplicity[:, -1] = 1
+    is_inside = shells < N_SHELLS
+    index, weight = shells[is_inside], multiplicity[is_inside]
+    counts = np.bincount(index, weight, N_SHELLS)
+    flat = half_plane[..., is_inside].reshape(-1, len(index))
+    sums = np.stack([np.bincount(index, weight * row, N_SHELLS) for row in flat])
+    has_values = np.flatnonzero(counts)
+    averages = sums[:, has_values] / counts[has_values]
+    filled = np.stack([np.interp(np.arange(N_SHELLS), has_values, row) for row in averages])
+    return filled.reshape(*half_plane.shape[:-2], N_SHELLS)
+
+
+def shell_indices(shape: tuple[int, ...]) -> np.ndarray:
+    """Return (h, w // 2 + 1) shell numbers of a half plane; N_SHELLS and more lie beyond the Nyquist circle."""
+    return np.rint(shell_positions(shape)).astype(int)
+
+
+def shell_positions(shape: tuple[int, ...]) -> np.ndarray:
+    """Return (h, w // 2 + 1) frequencies in units of shells, N_SHELLS at the Nyquist frequency."""
+    ky, kx = np.fft.fftfreq(shape[0])[:, None], np.fft.rfftfreq(shape[1])[None]
+    return np.hypot(ky, kx) * 2 * N_SHELLS

@@ -1,0 +1,177 @@
+"""Images and volumes: MRC through mrcfile, TIFF and PNG through tifffile and Pillow."""
+
+import contextlib
+from pathlib import Path
+from typing import Any
+
+import mrcfile
+import numpy as np
+
+from cryogem.errors import InputError
+from cryogem.io.files import replace_when_done
+
+_IMAGE_SUFFIXES = {'.png', '.jpg', '.jpeg'}
+_TIFF_SUFFIXES = {'.tif', '.tiff'}
+
+
+def read_micrograph(path: Path, pixel_size: float | None = None) -> tuple[np.ndarray, float]:
+    """Read one micrograph of any type.
+
+    Parameters
+    ----------
+    path : MRC (also a stack of one image), TIFF or PNG file.
+    pixel_size : Å/px, or None to take it from the MRC header.
+
+    Returns
+    -------
+    (h, w) float32 image and its pixel size, Å/px.
+
+    Raises
+    ------
+    InputError : not readable, not a single grey image, not finite, or no pixel size to be had.
+    """
+    header_pixel_size = None
+    if path.suffix.lower() in _TIFF_SUFFIXES | _IMAGE_SUFFIXES:
+        image = _read_picture(path)
+    else:
+        image, header_pixel_size = _read_mrc(path, 'micrograph')
+    image = image[0] if image.ndim == 3 and image.shape[0] == 1 else image
+    if image.ndim != 2 or min(image.shape) < 2:
+        raise InputError(f'micrograph {str(path)!r} has shape {image.shape}; give files that hold one grey image each')
+    image = np.asarray(image, dtype=np.float32)
+    if not np.isfinite(image).all():
+        raise InputError(f'micrograph {str(path)!r} holds values that are not finite; repair or leave it out')
+    return image, _choose_pixel_size(path, pixel_size, header_pixel_size, 'micrograph')
+
+
+def read_volume(path: Path, pixel_size: float | None = None) -> tuple[np.ndarray, float]:
+    """Read a map.
+
+    Returns
+    -------
+    (n, n, n) float32 density in z, y, x order and its pixel size, Å/px.
+
+    Raises
+    ------
+    InputError : not readable, not cubic, constant, not finite, or no pixel size to be had.
+    """
+    volume, header_pixel_size = _read_mrc(path, 'volume')
+    if volume.ndim != 3 or len(set(volume.shape)) != 1:
+        raise InputError(f'volume {str(path)!r} has shape {volume.shape}; pad or crop it to a cube')
+    volume = np.asarray(volume, dtype=np.float32)
+    if not np.isfinite(volume).all():
+        raise InputError(f'volume {str(path)!r} holds values that are not finite; repair the map')
+    if volume.min() == volume.max():
+        raise InputError(f'volume {str(path)!r} is constant ({volume.flat[0]:g}); give a map that holds a particle')
+    return volume, _choose_pixel_size(path, pixel_size, header_pixel_size, 'volume')
+
+
+def read_micrograph_header(path: Path, pixel_size: float | None = None) -> tuple[tuple[int, int], float]:
+    """Return shape (h, w) and pixel size (Å/px) of a micrograph; an MRC file is not read whole for it."""
+    if path.suffix.lower() in _TIFF_SUFFIXES | _IMAGE_SUFFIXES:
+        image, pixel_size = read_micrograph(path, pixel_size)
+        return (image.shape[0], image.shape[1]), pixel_size
+    with _open_mrc(path, 'micrograph', header_only=True) as file:
+        shape, header_pixel_size = (int(file.header.ny), int(file.header.nx)), _read_voxel_size(file)
+    return shape, _choose_pixel_size(path, pixel_size, header_pixel_size, 'micrograph')
+
+
+def write_image(path: Path, image: np.ndarray, pixel_size: float) -> None:
+    """Write an (h, w) image as MRC (ISPG 0) with its voxel size, whole or not at all."""
+    _write_mrc(path, image, pixel_size)
+
+
+def write_volume(path: Path, volume: np.ndarray, pixel_size: float) -> None:
+    """Write an (n, n, n) map as MRC (ISPG 1) with its voxel size, whole or not at all."""
+    _write_mrc(path, volume, pixel_size)
+
+
+def write_stack(path: Path, images: np.ndarray, pixel_size: float) -> None:
+    """Write (n, h, w) particle images as an MRC stack (ISPG 0, mz 1), whole or not at all."""
+    _write_mrc(path, images, pixel_size, is_stack=True)
+
+
+class StackWriter:
+    """Writes a stack of n (box, box) images one by one, whole or not at all, without holding them in memory."""
+
+    def __init__(self, path: Path, n: int, box_size: int, pixel_size: float):
+        self._path, self._n, self._written = path, n, 0
+        self._shape, self._pixel_size = (n, box_size, box_size), pixel_size
+        self._closing = contextlib.ExitStack()
+
+    def __enter__(self) -> 'StackWriter':
+        temporary = self._closing.enter_context(replace_when_done(self._path))
+        if self._n:
+            self._file = self._closing.enter_context(
+                mrcfile.new_mmap(temporary, self._shape, mrc_mode=2, overwrite=True))
+            _label(self._file, self._pixel_size, is_stack=True)
+        else:
+            temporary.touch()                           # MRC cannot hold an empty stack
+        return self
+
+    def append(self, image: np.ndarray) -> None:
+        """Write the next image."""
+        self._file.data[self._written] = image
+        self._written += 1
+
+    def __exit__(self, *error: Any) -> None:
+        if self._n and error[0] is None:
+            self._file.update_header_stats()
+        self._closing.__exit__(*error)
+
+
+def _write_mrc(path: Path, data: np.ndarray, pixel_size: float, is_stack: bool = False) -> None:
+    with replace_when_done(path) as temporary, mrcfile.new(temporary, overwrite=True) as file:
+        file.set_data(data)
+        if data.ndim == 3 and not is_stack:
+            file.set_volume()
+        _label(file, pixel_size, is_stack)
+
+
+def _label(file: mrcfile.mrcfile.MrcFile, pixel_size: float, is_stack: bool) -> None:
+    if is_stack:
+        file.set_image_stack()
+    file.voxel_size = pixel_size
+    file.header.label[0] = b'made by cryogem'            # mrcfile stamps the time, which would change the checksum
+    file.header.nlabl = 1
+
+
+def _open_mrc(path: Path, what: str, header_only: bool = False) -> mrcfile.mrcfile.MrcFile:
+    try:
+        return mrcfile.open(path, permissive=False, header_only=header_only)
+    except OSError as error:
+        raise InputError(f'{what} {str(path)!r} cannot be read: {error}; check the path') from error
+    except ValueError as error:
+        raise InputError(f'{what} {str(path)!r} is not a valid MRC file: {error}; convert it to MRC') from error
+
+
+def _read_mrc(path: Path, what: str) -> tuple[np.ndarray, float]:
+    with _open_mrc(path, what) as file:
+        return np.array(file.data), _read_voxel_size(file)
+
+
+def _read_voxel_size(file: mrcfile.mrcfile.MrcFile) -> float:
+    return float(file.voxel_size.x)
+
+
+def _read_picture(path: Path) -> np.ndarray:
+    from PIL import Image, UnidentifiedImageError
+    try:
+        if path.suffix.lower() in _TIFF_SUFFIXES:
+            import tifffile
+            return np.asarray(tifffile.imread(path))
+        with Image.open(path) as picture:
+            return np.asarray(picture.convert('L') if picture.mode in ('RGB', 'RGBA', 'P') else picture)
+    except (OSError, UnidentifiedImageError, ValueError) as error:
+        raise InputError(f'micrograph {str(path)!r} cannot be read: {error}; give MRC, TIFF or PNG') from error
+
+
+def _choose_pixel_size(path: Path, said: float | None, header: float | None, what: str) -> float:
+    """Return the said pixel size, else the header's unless it is an obvious blank (0, or the 1 Å of many programs)."""
+    if said is not None:
+        return said
+    if header is None or header <= 0 or header == 1.0:
+        shown = 'no' if header is None else f'{header:g} Å as'
+        raise InputError(f'pixel_size is missing: {what} {str(path)!r} has {shown} pixel size in its header; '
+                         'give the pixel size in Å/px')
+    return header

@@ -1,0 +1,1 @@
+"""The virtual specimen: maps, orientations, projections, placement, one painted micrograph."""

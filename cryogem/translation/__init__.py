@@ -1,0 +1,5 @@
+"""What is learned: generators, their training, model folders and published checkpoints."""
+
+from cryogem.translation.translate import load_generator
+
+__all__ = ['load_generator']

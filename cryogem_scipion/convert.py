@@ -1,0 +1,327 @@
+"""The border post between Scipion and the engine: form -> settings, sets -> files, files -> sets. No numerics."""
+
+import dataclasses
+import glob
+import hashlib
+import os
+import re
+import shutil
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import mrcfile
+import numpy as np
+import pyworkflow.utils as pwutils
+from pwem.emlib.image import ImageHandler
+from pwem.objects import Acquisition, Coordinate, CTFModel, Micrograph, Particle, Transform
+from pyworkflow.object import Integer
+
+from cryogem.config import Config, build_config, key_of
+from cryogem.conventions import euler_to_matrix
+from cryogem.errors import ConfigError
+from cryogem.io.files import read_json
+from cryogem.io.star import read_tables, write_tables
+
+# Settings that are two numbers in the engine are two parameters in a form.
+_PAIRS = {'defocus_range': ('defocusMin', 'defocusMax'),
+          'particles_per_micrograph': ('particlesMean', 'particlesSd')}
+# What makes a config complete when a single setting is checked.
+_PLACEHOLDERS = {'output': 'x', 'micrographs': ('x',), 'volume': ('x',), 'dataset': 'x'}
+_READ_BY_ENGINE = ('.mrc', '.tif', '.tiff', '.png', '.jpg', '.jpeg')
+_HEADER_TOLERANCE = 1e-3                    # relative difference of pixel sizes that is taken for rounding
+
+
+class LinkedMicrograph(NamedTuple):
+    """A real micrograph and the file under which the engine finds it."""
+
+    objId: int
+    micName: str
+    path: str
+
+
+# --------------------------- form -> settings ---------------------------
+
+def getParamNames(key: str) -> tuple[str, ...]:
+    """Return the form parameters that hold the setting `key`."""
+    first, *others = key.split('_')
+    return _PAIRS.get(key, (first + ''.join(word.capitalize() for word in others),))
+
+
+def collectSettings(protocol, configClass: type[Config], keys: Iterable[str]) -> dict[str, Any]:
+    """Return the values of the form by setting; what is empty in the form is left to the engine's default."""
+    choices = {key_of(one): one.metadata.get('choices', ()) for one in dataclasses.fields(configClass)}
+    values: dict[str, Any] = {}
+    for key in keys:
+        parts = [getattr(protocol, name).get() for name in getParamNames(key)]
+        if all(part is None for part in parts):
+            continue
+        value = parts[0] if len(parts) == 1 else parts
+        values[key] = choices[key][value] if choices[key] else value
+    return values
+
+
+def findSettingErrors(protocol, configClass: type[Config], values: dict[str, Any]) -> list[str]:
+    """Return all settings that the engine would refuse: label, value and remedy of each."""
+    known = {key_of(one) for one in dataclasses.fields(configClass)}
+    complete = {key: value for key, value in _PLACEHOLDERS.items() if key in known}
+    errors = []
+    for key, value in values.items():
+        try:
+            build_config(configClass, {**complete, key: value})
+        except ConfigError as error:
+            label = ', '.join(protocol.getParam(name).label.get() for name in getParamNames(key))
+            errors.append(f'*{label}* {str(error).removeprefix(key).strip()}.')
+    return errors
+
+
+def computeDigest(path: str) -> str:
+    """Return a short digest of a file, '' if there is none: an argument of steps that depend on its content."""
+    if not os.path.exists(path):
+        return ''
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]
+
+
+# --------------------------- sets -> files ---------------------------
+
+def linkMicrographs(micrographs: Iterable[Micrograph], folder: str) -> list[LinkedMicrograph]:
+    """Link micrographs into `folder` under their own names, made unique; what the engine cannot read becomes MRC."""
+    pwutils.cleanPath(folder)
+    pwutils.makePath(folder)
+    linked, taken = [], set()
+    for mic in micrographs:
+        name = re.sub(r'[^\w.+-]', '_', pwutils.removeBaseExt(mic.getMicName() or mic.getFileName()))
+        name = f'{name}_{mic.getObjId()}' if name in taken else name
+        taken.add(name)
+        index, source = mic.getLocation()
+        extension = pwutils.getExt(source).lower()
+        if index == 0 and extension in _READ_BY_ENGINE:
+            path = os.path.join(folder, name + extension)
+            pwutils.createAbsLink(os.path.abspath(source), path)
+        else:
+            path = os.path.join(folder, name + '.mrc')
+            ImageHandler().convert((index, source), path)
+        linked.append(LinkedMicrograph(mic.getObjId(), mic.getMicName() or '', path))
+    return linked
+
+
+def groupCoordinates(coordinates: Iterable[Coordinate], micrographs: Iterable[Micrograph]) -> dict[int, list]:
+    """Return the picks of each micrograph that has any: its id -> list of (x, y) in px of the picked micrographs.
+
+    Names decide, because picks and micrographs may come from different sets; ids only where a pick has no name.
+    """
+    ids = {mic.getMicName(): mic.getObjId() for mic in micrographs}
+    known = set(ids.values())
+    groups: dict[Any, list] = {}
+    for coordinate in coordinates:
+        name = coordinate.getMicName()
+        micId = ids.get(name) if name else coordinate.getMicId()
+        if micId in known:
+            groups.setdefault(micId, []).append(coordinate.getPosition())
+    return groups
+
+
+def writeCoordinates(groups: dict[int, list], linked: Sequence[LinkedMicrograph], scale: float, folder: str) -> int:
+    """Write a STAR file of picks beside each linked micrograph's name and return the number of picks.
+
+    Parameters
+    ----------
+    scale : pixel size of the picked micrographs divided by that of the linked ones.
+    """
+    pwutils.cleanPath(folder)
+    pwutils.makePath(folder)
+    for mic in linked:
+        positions = groups.get(mic.objId, [])
+        path = Path(folder, pwutils.removeBaseExt(mic.path) + '.star')
+        write_tables(path, {'': {'rlnCoordinateX': [float(x * scale) for x, _ in positions],
+                                 'rlnCoordinateY': [float(y * scale) for _, y in positions]}})
+    return sum(len(groups.get(mic.objId, [])) for mic in linked)
+
+
+def matchCtfs(ctfs: Iterable[CTFModel], micrographs: Iterable[Any]) -> dict[int, CTFModel]:
+    """Return the CTF of each micrograph by its id; names decide, ids only for CTFs without a micrograph.
+
+    Parameters
+    ----------
+    micrographs : Micrograph or LinkedMicrograph.
+    """
+    pairs = [(mic.micName, mic.objId) if isinstance(mic, LinkedMicrograph) else (mic.getMicName(), mic.getObjId())
+             for mic in micrographs]
+    ids, known = dict(pairs), {objId for _, objId in pairs}
+    matched = {}
+    for ctf in ctfs:
+        mic = ctf._micObj                   # getMicrograph() fails where there is none
+        micId = ids.get(mic.getMicName()) if mic is not None and mic.getMicName() else ctf.getObjId()
+        if micId in known:
+            matched[micId] = copyCtf(ctf)
+    return matched
+
+
+def writeCtfs(ctfs: Iterable[CTFModel], linked: Sequence[LinkedMicrograph], acquisition: Acquisition,
+              pixelSize: float, path: str) -> int:
+    """Write CTFs as RELION's micrographs.star and return how many micrographs have one."""
+    matched = matchCtfs(ctfs, linked)
+    mics = [mic for mic in linked if mic.objId in matched]
+    models = [matched[mic.objId] for mic in mics]
+    columns: dict[str, list] = {
+        'rlnMicrographName': [os.path.basename(mic.path) for mic in mics],
+        'rlnOpticsGroup': [1] * len(mics),
+        'rlnDefocusU': [model.getDefocusU() for model in models],
+        'rlnDefocusV': [model.getDefocusV() for model in models],
+        'rlnDefocusAngle': [model.getDefocusAngle() for model in models],
+        'rlnPhaseShift': [float(model.getPhaseShift() or 0) for model in models],
+    }
+    optics: dict[str, list] = {
+        'rlnOpticsGroupName': ['opticsGroup1'],
+        'rlnOpticsGroup': [1],
+        'rlnMicrographPixelSize': [float(pixelSize)],
+        'rlnVoltage': [float(acquisition.getVoltage())],
+        'rlnSphericalAberration': [float(acquisition.getSphericalAberration())],
+        'rlnAmplitudeContrast': [float(acquisition.getAmplitudeContrast())],
+    }
+    write_tables(Path(path), {'optics': optics, 'micrographs': columns})
+    return len(mics)
+
+
+def exportVolumes(volumes: Sequence[Any], folder: str) -> None:
+    """Put maps into `folder` as MRC files whose headers carry the pixel size that Scipion knows."""
+    pwutils.cleanPath(folder)
+    pwutils.makePath(folder)
+    for number, volume in enumerate(volumes, 1):
+        _exportVolume(volume, _getVolumePath(folder, number))
+
+
+def describeVolumes(weights: Sequence[float], folder: str) -> list[str]:
+    """Return exported maps with their weights as the engine wants them, MAP:WEIGHT."""
+    return [f'{_getVolumePath(folder, number)}:{weight:g}' for number, weight in enumerate(weights, 1)]
+
+
+def _getVolumePath(folder: str, number: int) -> str:
+    return os.path.join(folder, f'volume_{number:02d}.mrc')
+
+
+def _exportVolume(volume, path: str) -> None:
+    index, source = volume.getLocation()
+    source = source.removesuffix(':mrc')
+    pixelSize = volume.getSamplingRate()
+    if index == 0 and pwutils.getExt(source).lower() in ('.mrc', '.map'):
+        with mrcfile.open(source, header_only=True, permissive=True) as file:
+            isRight = abs(float(file.voxel_size.x) / pixelSize - 1) < _HEADER_TOLERANCE
+        if isRight:
+            pwutils.createAbsLink(os.path.abspath(source), path)
+            return
+        shutil.copyfile(source, path)
+    else:
+        ImageHandler().convert(volume, path)
+    with mrcfile.open(path, mode='r+', permissive=True) as file:
+        file.set_volume()
+        file.voxel_size = pixelSize
+
+
+def getPattern(folder: str) -> str:
+    """Return the pattern that matches all files of a folder, whatever its name holds."""
+    return os.path.join(glob.escape(folder), '*')
+
+
+# --------------------------- files -> sets ---------------------------
+
+def copyAcquisition(source: Acquisition) -> Acquisition:
+    """Return a copy without RELION's optics groups: those describe the real micrographs and would win over ours."""
+    acquisition = Acquisition()
+    acquisition.copyInfo(source)
+    acquisition.opticsGroupInfo.set(None)
+    return acquisition
+
+
+def fillMicrographs(micSet, folder: str) -> dict[str, Micrograph]:
+    """Append the micrographs of an output folder to a set; return them by their name in its tables."""
+    mics = {}
+    table = read_tables(Path(folder, 'micrographs.star'))['micrographs']
+    for objId, name in enumerate(table['rlnMicrographName'], 1):
+        mic = Micrograph()
+        mic.setObjId(objId)
+        mic.setLocation(os.path.join(folder, name))
+        mic.setMicName(os.path.basename(name))
+        micSet.append(mic)
+        mics[name] = mic.clone()
+    return mics
+
+
+def fillCtfs(ctfSet, mics: dict[str, Micrograph], folder: str) -> None:
+    """Append the CTF of each micrograph of an output folder to a set."""
+    table = read_tables(Path(folder, 'micrographs.star'))['micrographs']
+    hasPhaseShift = _hasPhaseShift(table)
+    for row in table.to_dict('records'):
+        ctf = makeCtf(row, hasPhaseShift)
+        ctf.setMicrograph(mics[row['rlnMicrographName']])       # gives the CTF the micrograph's id
+        ctfSet.append(ctf)
+
+
+def fillCoordinates(coordinateSet, mics: dict[str, Micrograph], folder: str) -> None:
+    """Append the pickable particles of each micrograph of an output folder to a set."""
+    for name, mic in mics.items():
+        tables = read_tables(Path(folder, 'coordinates', pwutils.removeBaseExt(name) + '.star'))
+        table = next(iter(tables.values()))
+        for x, y in zip(table['rlnCoordinateX'], table['rlnCoordinateY'], strict=True):
+            coordinateSet.append(makeCoordinate(x, y, mic))
+
+
+def fillParticles(particleSet, mics: dict[str, Micrograph], folder: str, starName: str) -> None:
+    """Append the particles of a stack of an output folder to a set, with pose, CTF, coordinate and random subset."""
+    tables = read_tables(Path(folder, starName))
+    pixelSize = float(tables['optics']['rlnImagePixelSize'].iloc[0])
+    hasPhaseShift = _hasPhaseShift(tables['particles'])
+    for row in tables['particles'].to_dict('records'):
+        particle = Particle()
+        index, stack = row['rlnImageName'].split('@')
+        particle.setLocation(int(index), os.path.join(folder, stack))
+        mic = mics[row['rlnMicrographName']]
+        particle.setCoordinate(makeCoordinate(row['rlnCoordinateX'], row['rlnCoordinateY'], mic))
+        particle.setMicId(mic.getObjId())
+        particle.setCTF(makeCtf(row, hasPhaseShift))            # bare: its micrograph would add a dozen columns
+        particle.setTransform(makeTransform(row, pixelSize))
+        particle.setClassId(int(row.get('rlnClassNumber', 1)))  # the conformer
+        particle._rlnRandomSubset = Integer(int(row['rlnRandomSubset']))
+        particleSet.append(particle)
+
+
+def readManifest(folder: str) -> dict[str, Any]:
+    """Return what the engine says of a finished output folder: pixel_size (Å/px), box_size (px), shape and more."""
+    return read_json(Path(folder, 'manifest.json'), 'output')
+
+
+def makeCoordinate(x: float, y: float, mic: Micrograph) -> Coordinate:
+    """Return a coordinate; Scipion truncates to integers, so it is rounded here."""
+    coordinate = Coordinate(x=round(x), y=round(y))
+    coordinate.setMicrograph(mic)
+    return coordinate
+
+
+def makeCtf(row: dict[str, Any], hasPhaseShift: bool) -> CTFModel:
+    """Return the CTF of a row with RELION's names; all items of a set have a phase shift or none has."""
+    ctf = CTFModel()
+    ctf.setStandardDefocus(float(row['rlnDefocusU']), float(row['rlnDefocusV']), float(row['rlnDefocusAngle']))
+    if hasPhaseShift:
+        ctf.setPhaseShift(float(row['rlnPhaseShift']))
+    return ctf
+
+
+def copyCtf(source: CTFModel) -> CTFModel:
+    """Return the numbers of a CTF without its micrograph and files."""
+    ctf = CTFModel()
+    ctf.setStandardDefocus(*source.getDefocus())
+    if source.hasPhaseShift():
+        ctf.setPhaseShift(source.getPhaseShift())
+    return ctf
+
+
+def makeTransform(row: dict[str, Any], pixelSize: float) -> Transform:
+    """Return the pose of a row with RELION's names as Scipion keeps it: inv([R | t]), x_image = R x_volume + t, px."""
+    forward = np.eye(4)
+    forward[:3, :3] = euler_to_matrix(np.array([row['rlnAngleRot'], row['rlnAngleTilt'], row['rlnAnglePsi']]))
+    forward[:2, 3] = -np.array([row['rlnOriginXAngst'], row['rlnOriginYAngst']]) / pixelSize
+    return Transform(np.linalg.inv(forward))
+
+
+def _hasPhaseShift(table) -> bool:
+    return 'rlnPhaseShift' in table and bool((table['rlnPhaseShift'] != 0).any())

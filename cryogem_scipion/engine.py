@@ -1,0 +1,76 @@
+"""The one way to the engine: a subprocess, in Scipion's own Python or in an environment of the user's choice."""
+
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+from pyworkflow.exceptions import PyworkflowException
+
+from cryogem.config import COMMANDS, build_config, config_to_json
+from cryogem.io.files import write_json
+
+_LAUNCHER = Path(__file__).resolve().with_name('launcher.py')
+_ERROR_MARK = 'ERROR: '
+
+
+class CryogemJobError(PyworkflowException):
+    """The engine failed; the message is its own last sentence. Scipion shows it without a traceback."""
+
+
+def runCryogem(protocol, command: str, values: dict) -> None:
+    """Run one command of the engine and wait for it; Stop kills it with the protocol.
+
+    Parameters
+    ----------
+    protocol : the running protocol; gives the log, the GPU and the folder for the settings.
+    values : settings by key, as in `cryogem.config`.
+
+    Raises
+    ------
+    ConfigError : a setting is wrong; found before a process is started.
+    CryogemJobError : the engine failed.
+    """
+    path = Path(protocol._getExtraPath(f'{command}.json'))
+    write_json(path, config_to_json(build_config(COMMANDS[command], values)))
+    program, arguments = getCommandLine(protocol.getPlugin(), protocol.usesGpu(), command, str(path))
+    log = protocol.getStderrLog()
+    logStart = os.path.getsize(log) if os.path.exists(log) else 0
+    try:
+        protocol.runJob(program, arguments, numberOfMpi=1)
+    except subprocess.CalledProcessError as error:
+        raise CryogemJobError(explainFailure(command, error.returncode, log, logStart)) from None
+
+
+def getCommandLine(plugin, usesGpu: bool, command: str, configPath: str) -> tuple[str, str]:
+    """Return program and arguments for the shell; Scipion puts the ids of the GPUs in place of %(GPU)s."""
+    activation = plugin.getEnvActivation()
+    before, program = '', f'{shlex.quote(sys.executable)} -m cryogem'
+    if activation:
+        conda = plugin.getCondaActivationCmd() if 'conda' in activation else ''
+        before, program = f'{conda} {activation} && '.lstrip(), f'python {shlex.quote(str(_LAUNCHER))}'
+    arguments = f'{command} --config {shlex.quote(configPath)}'
+    if usesGpu:                                         # both strings are then %-formatted
+        before, program, arguments = (text.replace('%', '%%') for text in (before, program, arguments))
+        program = 'CUDA_VISIBLE_DEVICES=%(GPU)s ' + program
+    return before + program, arguments
+
+
+def explainFailure(command: str, exitCode: int, log: str, logStart: int = 0) -> str:
+    """Return one sentence on why the engine failed: its last `ERROR:` line, else what the exit code says.
+
+    Parameters
+    ----------
+    log : run.stderr of the protocol; need not exist.
+    logStart : where the engine began to write, bytes.
+    """
+    if os.path.exists(log):
+        with open(log, encoding='utf-8', errors='replace') as file:
+            file.seek(logStart)
+            errors = [line for line in file if line.startswith(_ERROR_MARK)]
+        if errors:
+            return errors[-1].removeprefix(_ERROR_MARK).strip()
+    if exitCode in (-9, 137):
+        return f'cryogem {command} was killed, most likely for want of memory; use fewer threads or smaller crops'
+    return f'cryogem {command} ended with exit code {exitCode}; see the last lines of run.stderr'

@@ -1,0 +1,132 @@
+"""What all protocols of the plugin share: forms made from the engine's settings, compute options, resuming."""
+
+import dataclasses
+import json
+import os
+from typing import Any
+
+import pyworkflow.utils as pwutils
+from pwem.protocols import EMProtocol
+from pyworkflow import BETA
+from pyworkflow.protocol import STEPS_SERIAL, params
+
+from cryogem.config import Config, default_of, help_of, key_of
+from cryogem_scipion.convert import collectSettings, findSettingErrors, getParamNames
+
+
+class ProtCryogemBase(EMProtocol):
+    """Base class; not a protocol of its own."""
+
+    _label: str | None = None
+    _devStatus = BETA
+    stepsExecutionMode = STEPS_SERIAL
+    _configClass: type[Config] = Config
+    _settingKeys: tuple[str, ...] = ()      # settings of the engine that are parameters of the form
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        if kwargs.get('objLabel'):          # Scipion drops the labels of templates
+            self.setObjLabel(kwargs['objLabel'])
+
+    # --------------------------- DEFINE param functions ----------------------
+    def _addSetting(self, parent, key: str, *labels: str, more: str = '', **kwargs) -> None:
+        """Add a setting of the engine to a form, a line or a group: kind, default and help come from the engine.
+
+        Parameters
+        ----------
+        labels : of each parameter; a pair of numbers is a line of two after the label of the line.
+        more : sentences to append to the help.
+        """
+        setting = next(one for one in dataclasses.fields(self._configClass) if key_of(one) == key)
+        default, text = default_of(self._configClass, key), _toSentence(help_of(self._configClass, key))
+        text = f'{text} {more}'.strip()
+        names = getParamNames(key)
+        if len(names) > 1:
+            parent, labels = parent.addLine(labels[0], help=text, **kwargs), labels[1:]
+            kwargs = {}
+        for number, (name, label) in enumerate(zip(names, labels, strict=True)):
+            kind, options = _getParamKind(setting, default[number] if isinstance(default, tuple) else default)
+            parent.addParam(name, kind, label=label, help=text, **options, **kwargs)
+
+    def _addGpuParams(self, form) -> None:
+        """Add the hidden parameters from which Scipion makes the row of GPUs on top of the form."""
+        form.addHidden(params.USE_GPU, params.BooleanParam, default=True, label='Use a GPU?',
+                       help='A GPU is used when there is one; without, everything runs on the CPU.')
+        form.addHidden(params.GPU_LIST, params.StringParam, default='0', label='GPU ids',
+                       help='Id of the GPU to use, counted from 0.')
+
+    def _addParallel(self, form) -> None:
+        """Add what closes every form."""
+        form.addParallelSection(threads=default_of(self._configClass, 'workers'), mpi=0,
+                                binThreadsHelp=_toSentence(help_of(self._configClass, 'workers')))
+
+    # --------------------------- STEPS functions -----------------------------
+    def _getComputeSettings(self) -> dict[str, Any]:
+        """Return the settings that change the speed only: they are no arguments of steps."""
+        return {'device': 'auto' if self.usesGpu() else 'cpu', 'workers': max(1, self.numberOfThreads.get())}
+
+    def _startOrContinue(self, folder: str, *stepArgs: str) -> bool:
+        """Say whether `folder` holds the beginning of this very run; what another run left there is removed."""
+        stamp, text = folder + '.stamp', json.dumps(stepArgs)
+        if os.path.exists(stamp) and os.path.isdir(folder):
+            with open(stamp, encoding='utf-8') as file:
+                if file.read() == text:
+                    return True
+        pwutils.cleanPath(folder)
+        with open(stamp, 'w', encoding='utf-8') as file:
+            file.write(text)
+        return False
+
+    # --------------------------- INFO functions ------------------------------
+    def _validate(self):
+        errors = findSettingErrors(self, self._configClass, self._getSettings())
+        return errors + self._validateInputs()
+
+    def _validateInputs(self) -> list[str]:
+        """Return what is wrong with the inputs, all of it, each as label, value and remedy."""
+        return []
+
+    def _summary(self):
+        return self.summaryVar.get('Not finished yet.').split('\n')
+
+    def _citations(self):
+        return ['Zhang2024']
+
+    # --------------------------- UTILS functions -----------------------------
+    def _getSettings(self) -> dict[str, Any]:
+        """Return the settings of the form."""
+        return collectSettings(self, self._configClass, self._settingKeys)
+
+    def _getSettingsText(self) -> str:
+        """Return the settings as text: an argument of every step that depends on them."""
+        return json.dumps(self._getSettings(), sort_keys=True)
+
+    def _describeInputs(self, *names: str) -> str:
+        """Return what is linked to the inputs `names` as text: an argument of every step that depends on them."""
+        described = []
+        for name in names:
+            pointer = getattr(self, name)
+            target = pointer.get()
+            size = target.getSize() if hasattr(target, 'getSize') else None
+            described.append([name, pointer.getUniqueId() if target is not None else None, size])
+        return json.dumps(described)
+
+    def _keepSummary(self, *lines: str) -> None:
+        """Store the summary, from the last step."""
+        self.summaryVar.set('\n'.join(lines))
+        self._store(self.summaryVar)
+
+
+def _getParamKind(setting: dataclasses.Field, default: Any) -> tuple[type, dict[str, Any]]:
+    """Return the class of form parameter for a setting, and its default and choices as keywords."""
+    choices = setting.metadata.get('choices')
+    if choices:
+        return params.EnumParam, {'choices': list(choices), 'default': choices.index(default)}
+    if isinstance(default, bool):
+        return params.BooleanParam, {'default': default}
+    kind = params.IntParam if str(setting.type).startswith('int') else params.FloatParam
+    return kind, {'default': default, 'allowsNull': default is None}
+
+
+def _toSentence(text: str) -> str:
+    return text[0].upper() + text[1:] + '.'

@@ -1,0 +1,121 @@
+"""Generate micrographs that look like the user's, with every particle known."""
+
+import json
+import os
+
+from pyworkflow.object import Pointer
+from pyworkflow.protocol import params
+
+from cryogem.config import NOISE_MODELS, GenerateConfig
+from cryogem_scipion.constants import TRAINED_MODEL
+from cryogem_scipion.convert import computeDigest
+from cryogem_scipion.protocols.protocol_micrographs import ProtCryogemMicrographs
+
+_CHOICES = (TRAINED_MODEL, *NOISE_MODELS)
+
+
+class ProtCryogemGenerate(ProtCryogemMicrographs):
+    """Make micrographs that look like your real ones, with coordinates, CTFs and poses of all particles.
+
+    The specimen is that of a finished *cryogem - simulate*; the noise comes from a model of *cryogem - train*, or
+    from a noise model that needs no training: *measured* has the noise spectrum, ice and grey scale of your
+    micrographs, the others are simple baselines.
+
+    Use the result to train pickers and pose estimators, or to test a workflow with known truth. A run that was
+    stopped goes on with *Continue*: finished micrographs are kept.
+    """
+
+    _label = 'generate'
+    _prefix = 'generated'
+    _configClass = GenerateConfig
+    _settingKeys = ('n_micrographs', 'particles', 'box_size', 'snr', 'dose', 'seed')
+
+    # --------------------------- DEFINE param functions ----------------------
+    def _defineParams(self, form):
+        form.addSection('Input')
+        self._addGpuParams(form)
+        form.addParam('inputSimulation', params.PointerParam, pointerClass='ProtCryogemSimulate', important=True,
+                      label='Simulation',
+                      help='A finished run of *cryogem - simulate*: its maps and its measurements are used. New '
+                           'particles in new poses are made, as many as you want.')
+        form.addParam('noise', params.EnumParam, choices=list(_CHOICES), default=_CHOICES.index(TRAINED_MODEL),
+                      label='Noise',
+                      help='A trained model looks most like your micrographs. *measured* needs no training and comes '
+                           'close: it has their noise spectrum, ice and grey scale. gaussian, poisson and '
+                           'poisson_gaussian are the baselines of the literature.')
+        form.addParam('inputModel', params.PointerParam, pointerClass='CryogemModel', important=True,
+                      condition=f'noise == {_CHOICES.index(TRAINED_MODEL)}', label='Model',
+                      help='A model from *cryogem - train*, trained at the pixel size of the simulation.')
+        self._addSetting(form, 'snr', 'Signal-to-noise ratio',
+                         condition=_conditionOn('gaussian', 'poisson_gaussian'))
+        self._addSetting(form, 'dose', 'Dose (e/Å²)', condition=_conditionOn('poisson', 'poisson_gaussian'))
+        self._addSetting(form, 'n_micrographs', 'Number of micrographs')
+        self._addSetting(form, 'particles', 'Particle stacks', display=params.EnumParam.DISPLAY_HLIST,
+                         more='Particles carry their true poses and CTFs.')
+        self._addSetting(form, 'box_size', 'Box size (px)', allowsPointers=True, expertLevel=params.LEVEL_ADVANCED)
+        self._addSetting(form, 'seed', 'Random seed', expertLevel=params.LEVEL_ADVANCED)
+        self._addParallel(form)
+
+    # --------------------------- INSERT steps functions ----------------------
+    def _insertAllSteps(self):
+        inputs, settings = self._describeGenerateInputs(), self._getSettingsText()
+        self._insertFunctionStep(self.generateStep, inputs, settings, needsGPU=self.usesGpu())
+        self._insertFunctionStep(self.createOutputStep, inputs, settings, needsGPU=False)
+
+    # --------------------------- STEPS functions -----------------------------
+    def generateStep(self, inputs, settings):
+        self._runMaker('generate', self.getGeneratedFolder(), {
+            **json.loads(settings),
+            'dataset': self.inputSimulation.get().getDatasetFolder(),
+            'model': self._getModelText(),
+        }, inputs)
+
+    def createOutputStep(self, inputs, settings):
+        simulation = self.inputSimulation.get()
+        sources = [Pointer(simulation, extended='outputMicrographs')]
+        sources += [self.inputModel] if self._usesModel() else []
+        self._createOutputs(self.getGeneratedFolder(), simulation.outputMicrographs.getAcquisition(), sources)
+
+    # --------------------------- INFO functions ------------------------------
+    def _validateInputs(self):
+        errors = []
+        simulation, model = self.inputSimulation.get(), self.inputModel.get()
+        if simulation is not None and not simulation.isFinished():
+            errors.append(f'*Simulation* is {simulation.getStatus()}; wait until it is finished.')
+        elif simulation is not None and model is not None and self._usesModel():
+            pixelSize = simulation.outputMicrographs.getSamplingRate()
+            if abs(model.getPixelSize() / pixelSize - 1) > 0.01:
+                errors.append(f'*Model* was trained at {model.getPixelSize():.3f} Å/px, the *Simulation* has '
+                              f'{pixelSize:.3f} Å/px; choose a model of this simulation.')
+        return errors
+
+    def _methods(self):
+        if not self.isFinished():
+            return []
+        micSet = self.outputMicrographs
+        noise = 'a trained model' if self._usesModel() else f'the {self.getEnumText("noise")} noise model'
+        return [f'{micSet.getSize()} micrographs with {self.outputCoordinates.getSize()} particles were generated at '
+                f'{micSet.getSamplingRate():.3g} Å/px by CryoGEM [Zhang2024] with {noise}.']
+
+    # --------------------------- UTILS functions -----------------------------
+    def getGeneratedFolder(self) -> str:
+        """Return the folder in which the engine leaves the micrographs."""
+        return self._getExtraPath('generated')
+
+    def _usesModel(self) -> bool:
+        return self.getEnumText('noise') == TRAINED_MODEL
+
+    def _getModelText(self) -> str:
+        """Return the model folder or the name of the noise model, as the engine wants it."""
+        return self.inputModel.get().getPath() if self._usesModel() else self.getEnumText('noise')
+
+    def _describeGenerateInputs(self) -> str:
+        """Return the inputs and their content: a simulation or model made anew is another input."""
+        text = self._describeInputs('inputSimulation') + self._getModelText()
+        text += computeDigest(os.path.join(self.inputSimulation.get().getDatasetFolder(), 'manifest.json'))
+        return text + (computeDigest(os.path.join(self._getModelText(), 'card.json')) if self._usesModel() else '')
+
+
+def _conditionOn(*names: str) -> str:
+    """Return the condition of a parameter that only the noise models `names` use."""
+    return f'noise in {[_CHOICES.index(name) for name in names]}'

@@ -1,0 +1,262 @@
+"""Simulate noise-free micrographs of a map as the microscope behind the user's real micrographs would see it."""
+
+import json
+
+from pyworkflow.object import Pointer
+from pyworkflow.protocol import params
+
+from cryogem.config import SimulateConfig
+from cryogem_scipion.convert import (
+    describeVolumes,
+    exportVolumes,
+    getPattern,
+    groupCoordinates,
+    linkMicrographs,
+    matchCtfs,
+    writeCoordinates,
+    writeCtfs,
+)
+from cryogem_scipion.protocols.protocol_micrographs import ProtCryogemMicrographs
+
+_FEW_PICKS = 100
+_FEW_MICROGRAPHS = 4
+
+
+class ProtCryogemSimulate(ProtCryogemMicrographs):
+    """Make noise-free micrographs of a map, imaged as your real micrographs were.
+
+    Density of particles, grey scale, ice and noise are measured on the real micrographs, guided by a few hundred
+    picked particles. The map is put into a virtual specimen in random orientations and imaged with the CTF of the
+    microscope. Every position, pose and defocus is known and registered.
+
+    The result is the specimen for *cryogem - train* and *cryogem - generate*, which add the noise.
+    """
+
+    _label = 'simulate'
+    _prefix = 'simulated'
+    _configClass = SimulateConfig
+    _settingKeys = ('n_micrographs', 'particles', 'box_size', 'particles_per_micrograph', 'signal_to_noise',
+                    'minimum_distance', 'ice_thickness', 'particle_diameter', 'mask_threshold', 'low_pass',
+                    'defocus_range', 'working_pixel_size', 'seed')
+
+    # --------------------------- DEFINE param functions ----------------------
+    def _defineParams(self, form):
+        form.addSection('Input')
+        self._addGpuParams(form)
+        self._defineInputParams(form)
+        form.addSection('Specimen')
+        self._defineSpecimenParams(form)
+        self._addParallel(form)
+
+    def _defineInputParams(self, form):
+        form.addParam('inputVolumes', params.PointerParam, pointerClass='Volume, SetOfVolumes', important=True,
+                      label='Map of the particle',
+                      help='A map of your particle, a coarse one will do, or a set of maps if the sample is a mixture '
+                           'of conformations. Any box and pixel size; protein is bright. It is resampled to the '
+                           'pixel size of the simulation.')
+        form.addParam('volumeWeights', params.NumericListParam, default='', allowsNull=True,
+                      expertLevel=params.LEVEL_ADVANCED, label='Weights of the maps',
+                      help='One number for each map of a set, separated by blanks: how often it occurs. Empty: all '
+                           'maps are equally frequent.')
+        form.addParam('inputCoordinates', params.PointerParam, pointerClass='SetOfCoordinates', allowsNull=True,
+                      important=True, label='Picked particles',
+                      help='Particles picked on real micrographs; a few hundred are enough. Their number gives the '
+                           'density of particles, what lies between them gives ice and noise. Only micrographs with '
+                           'picks are used: pick all particles of a few micrographs rather than a few of all.')
+        form.addParam('inputMicrographs', params.PointerParam, pointerClass='SetOfMicrographs', allowsNull=True,
+                      important=True, label='Real micrographs',
+                      help='The micrographs to imitate; particles must be dark in them. Needed when there are no '
+                           'picks. With picks leave it empty to use the picked micrographs themselves, or give '
+                           'another version of them with the same names, for instance a binned one.')
+        form.addParam('inputCTF', params.PointerParam, pointerClass='SetOfCTF', allowsNull=True,
+                      label='CTFs of the micrographs',
+                      help='CTFs estimated on the real micrographs; what is made has a defocus like theirs. Empty: '
+                           'they are estimated here, which takes a few seconds per micrograph.')
+        self._addSetting(form, 'n_micrographs', 'Number of micrographs',
+                         more='20 are enough to train on; generate makes any number later.')
+        self._addSetting(form, 'particles', 'Particle stacks', display=params.EnumParam.DISPLAY_HLIST,
+                         more='Particles carry their true poses and CTFs.')
+        self._addSetting(form, 'box_size', 'Box size (px)', allowsPointers=True, expertLevel=params.LEVEL_ADVANCED)
+        self._addSetting(form, 'seed', 'Random seed', expertLevel=params.LEVEL_ADVANCED)
+
+    def _defineSpecimenParams(self, form):
+        self._addSetting(form, 'particles_per_micrograph', 'Particles per micrograph', 'Mean', 'Standard deviation')
+        self._addSetting(form, 'signal_to_noise', 'Signal-to-noise ratio', more='0.1 is common.')
+        self._addSetting(form, 'minimum_distance', 'Least distance (Å)')
+        self._addSetting(form, 'particle_diameter', 'Particle diameter (Å)')
+        self._addSetting(form, 'ice_thickness', 'Ice thickness (Å)',
+                         more='400 Å is thin ice as aimed at in single-particle work.')
+        self._addSetting(form, 'defocus_range', 'Defocus (Å)', 'Min', 'Max')
+        self._addSetting(form, 'working_pixel_size', 'Pixel size (Å/px)', expertLevel=params.LEVEL_ADVANCED)
+        self._addSetting(form, 'mask_threshold', 'Mask threshold', expertLevel=params.LEVEL_ADVANCED)
+        self._addSetting(form, 'low_pass', 'Low-pass (Å)', expertLevel=params.LEVEL_ADVANCED)
+
+    # --------------------------- INSERT steps functions ----------------------
+    def _insertAllSteps(self):
+        inputs = self._describeInputs('inputVolumes', 'inputCoordinates', 'inputMicrographs', 'inputCTF')
+        weights, settings = self.volumeWeights.get(''), self._getSettingsText()
+        self._insertFunctionStep(self.convertInputStep, inputs, needsGPU=False)
+        self._insertFunctionStep(self.simulateStep, inputs, weights, settings, needsGPU=self.usesGpu())
+        self._insertFunctionStep(self.createOutputStep, inputs, weights, settings, needsGPU=False)
+
+    # --------------------------- STEPS functions -----------------------------
+    def convertInputStep(self, inputs):
+        chosen, groups = self._chooseMicrographs()
+        linked = linkMicrographs(chosen, self.getMicrographFolder())
+        self.info(f'{len(linked)} real micrographs')
+        if groups:
+            number = writeCoordinates(groups, linked, self._getPickScale(), self._getExtraPath('coordinates'))
+            self.info(f'{number} picked particles')
+        ctfs = self.inputCTF.get()
+        if ctfs is not None:
+            micSet = self._getMicrographPointer().get()
+            number = writeCtfs(ctfs, linked, micSet.getAcquisition(), micSet.getSamplingRate(),
+                               self._getExtraPath('ctfs.star'))
+            self.info(f'{number} CTFs')
+        exportVolumes(self._getVolumes(), self._getExtraPath('volumes'))
+
+    def simulateStep(self, inputs, weights, settings):
+        micSet = self._getMicrographPointer().get()
+        acquisition = micSet.getAcquisition()
+        values = {
+            **json.loads(settings),
+            'volume': describeVolumes(self._getWeights(), self._getExtraPath('volumes')),
+            'micrographs': [getPattern(self.getMicrographFolder())],
+            'pixel_size': micSet.getSamplingRate(),
+            'voltage': acquisition.getVoltage(),
+            'spherical_aberration': acquisition.getSphericalAberration(),
+            'amplitude_contrast': acquisition.getAmplitudeContrast(),
+        }
+        if self.inputCoordinates.get() is not None:
+            values['coordinates'] = [getPattern(self._getExtraPath('coordinates'))]
+        if self.inputCTF.get() is not None:
+            values['ctfs'] = self._getExtraPath('ctfs.star')
+        self._runMaker('simulate', self.getDatasetFolder(), values, inputs)
+
+    def createOutputStep(self, inputs, weights, settings):
+        sources = [pointer for pointer in (self.inputVolumes, self.inputCoordinates, self._getMicrographPointer(),
+                                           self.inputCTF) if pointer.get() is not None]
+        self._createOutputs(self.getDatasetFolder(), self._getMicrographPointer().get().getAcquisition(), sources)
+
+    # --------------------------- INFO functions ------------------------------
+    def _validateInputs(self):
+        errors = []
+        micPointer = self._getMicrographPointer()
+        if micPointer.get() is None:
+            return ['*Picked particles*, *Real micrographs* are both empty; give one of them.']
+        acquisition = micPointer.get().getAcquisition()
+        known = (acquisition.getVoltage(), acquisition.getSphericalAberration(), acquisition.getAmplitudeContrast())
+        if None in known:
+            errors.append('*Real micrographs* have no voltage, spherical aberration or amplitude contrast; '
+                          'import them with these values.')
+        chosen, groups = self._chooseMicrographs()
+        if not chosen and groups:
+            errors.append('*CTFs of the micrographs* belong to none of the picked micrographs; choose the CTFs of '
+                          'these micrographs or leave it empty.')
+        elif not chosen and self.inputCoordinates.get() is not None:
+            errors.append('*Picked particles* are on none of the *Real micrographs*; give micrographs with the same '
+                          'names as those that were picked, or leave *Real micrographs* empty.')
+        elif not chosen:
+            errors.append('*CTFs of the micrographs* belong to none of the *Real micrographs*; choose the CTFs of '
+                          'these micrographs or leave it empty.')
+        return errors + self._validateWithoutPicks() + self._validateVolumes()
+
+    def _validateWithoutPicks(self) -> list[str]:
+        """Return what has to be said when there are no picks to measure it."""
+        if self.inputCoordinates.get() is not None:
+            return []
+        wanted = ((self.particlesMean, 'Particles per micrograph', 'count'),
+                  (self.signalToNoise, 'Signal-to-noise ratio', 'measure it'))
+        return [f'*{label}* is empty and there are no *Picked particles* to {verb}; give one of them.'
+                for value, label, verb in wanted if value.get() is None]
+
+    def _validateVolumes(self) -> list[str]:
+        if self.inputVolumes.get() is None:
+            return []                       # Scipion itself says that it is empty
+        errors = [f'*Map of the particle* {volume.getFileName()} has the dimensions {volume.getDim()}; pad or crop it '
+                  'to a cube.' for volume in self._getVolumes() if len(set(volume.getDim())) > 1]
+        try:
+            weights = self._getWeights()
+        except ValueError as error:
+            return [*errors, f'*Weights of the maps* {error}.']
+        if min(weights) < 0 or max(weights) == 0:
+            errors.append(f'*Weights of the maps* cannot be {self.volumeWeights.get()}; give numbers that are not '
+                          'negative, at least one of them positive.')
+        return errors
+
+    def _warnings(self):
+        warnings = []
+        micSet, volumes = self._getMicrographPointer().get(), self.inputVolumes.get()
+        if micSet is None or volumes is None:
+            return warnings
+        micPixelSize, mapPixelSize = micSet.getSamplingRate(), volumes.getSamplingRate()
+        if abs(mapPixelSize / micPixelSize - 1) > 0.01:
+            warnings.append(f'*Map of the particle* has {mapPixelSize:.3f} Å/px, *Real micrographs* '
+                            f'{micPixelSize:.3f} Å/px: the map will be resampled.')
+        chosen, groups = self._chooseMicrographs()
+        picks = sum(len(groups.get(mic.getObjId(), ())) for mic in chosen)
+        if groups and picks < _FEW_PICKS:
+            warnings.append(f'*Picked particles* are only {picks}: density and noise will be measured roughly.')
+        if len(chosen) < micSet.getSize():
+            warnings.append(f'*Real micrographs* with all that is given, picks and CTFs, are {len(chosen)} of '
+                            f'{micSet.getSize()}: only these will be used.')
+        if len(chosen) < _FEW_MICROGRAPHS:
+            warnings.append(f'*Real micrographs* are only {len(chosen)}: what is made will vary less than your data.')
+        return warnings
+
+    def _methods(self):
+        if not self.isFinished():
+            return []
+        micSet = self.outputMicrographs
+        return [f'{micSet.getSize()} noise-free micrographs with {self.outputCoordinates.getSize()} particles were '
+                f'simulated at {micSet.getSamplingRate():.3g} Å/px from {len(self._getVolumes())} map(s) with '
+                'CryoGEM [Zhang2024], after measuring particle density, ice and noise on '
+                f'{len(self._chooseMicrographs()[0])} real micrographs.']
+
+    # --------------------------- UTILS functions -----------------------------
+    def getDatasetFolder(self) -> str:
+        """Return the folder in which the engine leaves the simulation, for train and generate."""
+        return self._getExtraPath('dataset')
+
+    def getMicrographFolder(self) -> str:
+        """Return the folder with links to the real micrographs."""
+        return self._getExtraPath('micrographs')
+
+    def getInputMicrographs(self):
+        """Return the real micrographs, given or those of the picks; None if there are none yet."""
+        return self._getMicrographPointer().get()
+
+    def _getMicrographPointer(self) -> Pointer:
+        coordinates = self.inputCoordinates.get()
+        if self.inputMicrographs.get() is None and coordinates is not None:
+            return coordinates.getMicrographs(asPointer=True)
+        return self.inputMicrographs
+
+    def _chooseMicrographs(self) -> tuple[list, dict]:
+        """Return the real micrographs to use, those with picks and CTFs where these are given, and the picks by id."""
+        chosen, groups = [mic.clone() for mic in self.getInputMicrographs()], {}
+        if self.inputCoordinates.get() is not None:
+            groups = groupCoordinates(self.inputCoordinates.get(), chosen)
+            chosen = [mic for mic in chosen if mic.getObjId() in groups]
+        if self.inputCTF.get() is not None:
+            ctfs = matchCtfs(self.inputCTF.get(), chosen)
+            chosen = [mic for mic in chosen if mic.getObjId() in ctfs]
+        return chosen, groups
+
+    def _getPickScale(self) -> float:
+        """Return the factor from px of the picked micrographs to px of the real ones."""
+        picked = self.inputCoordinates.get().getMicrographs()
+        return picked.getSamplingRate() / self.getInputMicrographs().getSamplingRate()
+
+    def _getVolumes(self) -> list:
+        """Return the maps, one or those of a set, with their sampling rates."""
+        volumes = self.inputVolumes.get()
+        return [volume.clone() for volume in volumes] if hasattr(volumes, 'getSize') else [volumes]
+
+    def _getWeights(self) -> list[float]:
+        """Return one weight per map; ValueError says what is wrong with the text."""
+        number, text = len(self._getVolumes()), self.volumeWeights.get('').split()
+        weights = [float(word) for word in text] or [1.0] * number
+        if len(weights) != number:
+            raise ValueError(f'are {len(weights)} for {number} maps; give one number per map')
+        return weights

@@ -1,0 +1,146 @@
+"""Learn what the noise of the user's micrographs looks like."""
+
+import json
+import os
+from pathlib import Path
+
+import pyworkflow.utils as pwutils
+from pyworkflow.object import Pointer
+from pyworkflow.protocol import params
+
+from cryogem.config import TrainConfig
+from cryogem.io.files import read_json
+from cryogem_scipion.convert import computeDigest, getPattern, linkMicrographs, readManifest
+from cryogem_scipion.engine import runCryogem
+from cryogem_scipion.objects import CryogemModel
+from cryogem_scipion.protocols.protocol_base import ProtCryogemBase
+
+MODEL = 'outputModel'
+# Settings that say how long to train: with more of them a run goes on from its checkpoint.
+_BUDGET = ('max_steps', 'max_minutes', 'checkpoint_every')
+
+
+class ProtCryogemTrain(ProtCryogemBase):
+    """Train a network that turns simulated micrographs into such that look like your real ones.
+
+    The real and the simulated micrographs need not show the same particles: the network learns from unpaired crops,
+    guided by the known positions of the simulated particles. The result is a model for *cryogem - generate*.
+
+    Minutes on a GPU, an hour or two on a CPU. After Stop, or with more steps, *Continue* goes on from the last
+    checkpoint.
+    """
+
+    _label = 'train'
+    _configClass = TrainConfig
+    _possibleOutputs = {MODEL: CryogemModel}
+    _settingKeys = ('preset', 'max_steps', 'max_minutes', 'crop_size', 'batch_size', 'learning_rate',
+                    'contrastive_weight', 'temperature', 'n_positions', 'checkpoint_every', 'seed')
+
+    # --------------------------- DEFINE param functions ----------------------
+    def _defineParams(self, form):
+        form.addSection('Input')
+        self._addGpuParams(form)
+        form.addParam('inputSimulation', params.PointerParam, pointerClass='ProtCryogemSimulate', important=True,
+                      label='Simulation',
+                      help='A finished run of *cryogem - simulate*: its micrographs are what the network gets to see, '
+                           'its measurements of ice and noise are where the network starts from.')
+        form.addParam('inputMicrographs', params.PointerParam, pointerClass='SetOfMicrographs', allowsNull=True,
+                      label='Real micrographs',
+                      help='The micrographs to learn from. Empty: those of the simulation. Give more if you have '
+                           'them: no picks are needed here.')
+        self._addSetting(form, 'preset', 'Preset', display=params.EnumParam.DISPLAY_HLIST)
+        self._addSetting(form, 'max_steps', 'Steps',
+                         more='To train longer, raise it and choose Continue: training goes on where it ended.')
+        self._addSetting(form, 'max_minutes', 'Time limit (min)')
+        for key, label in (('crop_size', 'Crop size (px)'), ('batch_size', 'Crops per step'),
+                           ('learning_rate', 'Learning rate'), ('contrastive_weight', 'Contrastive weight'),
+                           ('temperature', 'Temperature'), ('n_positions', 'Positions per region'),
+                           ('checkpoint_every', 'Steps per checkpoint'), ('seed', 'Random seed')):
+            self._addSetting(form, key, label, expertLevel=params.LEVEL_ADVANCED)
+        self._addParallel(form)
+
+    # --------------------------- INSERT steps functions ----------------------
+    def _insertAllSteps(self):
+        inputs, settings = self._describeTrainingInputs(), self._getSettingsText()
+        self._insertFunctionStep(self.convertInputStep, inputs, needsGPU=False)
+        self._insertFunctionStep(self.trainStep, inputs, settings, needsGPU=self.usesGpu())
+        self._insertFunctionStep(self.createOutputStep, inputs, settings, needsGPU=False)
+
+    # --------------------------- STEPS functions -----------------------------
+    def convertInputStep(self, inputs):
+        if self.inputMicrographs.get() is not None:
+            linked = linkMicrographs(self.inputMicrographs.get(), self._getExtraPath('micrographs'))
+            self.info(f'{len(linked)} real micrographs')
+
+    def trainStep(self, inputs, settings):
+        values = json.loads(settings)
+        fixed = json.dumps({key: value for key, value in values.items() if key not in _BUDGET})
+        simulation = self.inputSimulation.get()
+        ownMicrographs = self.inputMicrographs.get()
+        micSet = simulation.getInputMicrographs() if ownMicrographs is None else ownMicrographs
+        folder = simulation.getMicrographFolder() if ownMicrographs is None else self._getExtraPath('micrographs')
+        if self._countSteps() > values['max_steps']:
+            pwutils.cleanPath(self.getModelFolder())    # steps cannot be taken back
+        runCryogem(self, 'train', {
+            **values, **self._getComputeSettings(),
+            'output': self.getModelFolder(),
+            'dataset': simulation.getDatasetFolder(),
+            'micrographs': [getPattern(folder)],
+            'pixel_size': micSet.getSamplingRate(),
+            'continue': self._startOrContinue(self.getModelFolder(), inputs, fixed),
+        })
+
+    def createOutputStep(self, inputs, settings):
+        dataset = self.inputSimulation.get().getDatasetFolder()
+        model = CryogemModel(path=self.getModelFolder(), pixelSize=readManifest(dataset)['pixel_size'],
+                             preset=json.loads(settings)['preset'], steps=self._countSteps())
+        self._defineOutputs(**{MODEL: model})
+        for source in self._getSources():
+            self._defineSourceRelation(source, Pointer(self, extended=MODEL))
+        self._keepSummary(f'*{model.getPreset()}* model after *{model.getSteps()}* steps, '
+                          f'for micrographs of *{model.getPixelSize():.3g} Å/px*',
+                          f'Losses and samples: {self.getModelFolder()}')
+
+    # --------------------------- INFO functions ------------------------------
+    def _validateInputs(self):
+        simulation = self.inputSimulation.get()
+        if simulation is not None and not simulation.isFinished():
+            return [f'*Simulation* is {simulation.getStatus()}; wait until it is finished.']
+        return []
+
+    def _warnings(self):
+        simulation, micSet = self.inputSimulation.get(), self.inputMicrographs.get()
+        used = simulation.getInputMicrographs() if simulation is not None else None
+        if used is None or micSet is None or abs(micSet.getSamplingRate() / used.getSamplingRate() - 1) < 0.01:
+            return []
+        return [f'*Real micrographs* have {micSet.getSamplingRate():.3f} Å/px, those of the *Simulation* '
+                f'{used.getSamplingRate():.3f} Å/px: they will be resampled.']
+
+    def _methods(self):
+        if not self.isFinished():
+            return []
+        return [f'A CryoGEM model [Zhang2024] (preset {self.outputModel.getPreset()}) was trained for '
+                f'{self.outputModel.getSteps()} steps by mask-guided contrastive translation [Park2020] at '
+                f'{self.outputModel.getPixelSize():.3g} Å/px.']
+
+    def _citations(self):
+        return ['Zhang2024', 'Park2020']
+
+    # --------------------------- UTILS functions -----------------------------
+    def getModelFolder(self) -> str:
+        """Return the folder of the model."""
+        return self._getExtraPath('model')
+
+    def _describeTrainingInputs(self) -> str:
+        """Return the inputs and the content of the simulation: made anew it is another input."""
+        manifest = os.path.join(self.inputSimulation.get().getDatasetFolder(), 'manifest.json')
+        return self._describeInputs('inputSimulation', 'inputMicrographs') + computeDigest(manifest)
+
+    def _getSources(self) -> list[Pointer]:
+        simulation = Pointer(self.inputSimulation.get(), extended='outputMicrographs')
+        return [simulation] + ([self.inputMicrographs] if self.inputMicrographs.get() is not None else [])
+
+    def _countSteps(self) -> int:
+        """Return the steps of the model as its card says, 0 without a model."""
+        card = Path(self.getModelFolder(), 'card.json')
+        return int(read_json(card, 'model')['description']['steps']) if card.exists() else 0

@@ -1,0 +1,247 @@
+"""Forms, validation and installation of the protocols, without running the engine."""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from unittest import mock
+
+import pyworkflow as pw
+from pwem.protocols import ProtImportMicrographs, ProtImportVolumes
+from pyworkflow.protocol import params
+from pyworkflow.tests import BaseTest, setupTestProject
+
+import cryogem_scipion
+from cryogem.config import GenerateConfig, SimulateConfig, TrainConfig, default_of
+from cryogem_scipion import engine
+from cryogem_scipion.constants import CRYOGEM_ENV_ACTIVATION
+from cryogem_scipion.convert import collectSettings
+from cryogem_scipion.protocols import ProtCryogemGenerate, ProtCryogemSimulate, ProtCryogemTrain
+from cryogem_scipion.tests.data import makeSyntheticData, writePicks
+
+PROTOCOLS = (ProtCryogemSimulate, ProtCryogemTrain, ProtCryogemGenerate)
+
+
+class TestCryogemForms(BaseTest):
+    """What the user sees before anything runs."""
+
+    @classmethod
+    def setUpClass(cls):
+        start = os.getcwd()
+        cls.addClassCleanup(os.chdir, start)
+        setupTestProject(cls)
+        folder = tempfile.mkdtemp(prefix='cryogem_forms_')
+        cls.addClassCleanup(shutil.rmtree, folder)
+        cls.specimen = makeSyntheticData(Path(folder), number=2, side=128)
+        cls.importVolume = cls.newProtocol(ProtImportVolumes, filesPath=cls.specimen.volume, samplingRate=3.0)
+        cls.importMics = cls.newProtocol(ProtImportMicrographs, filesPath=cls.specimen.micrographs,
+                                         samplingRate=4.0, **cls.specimen.acquisition)
+        for protocol in (cls.importVolume, cls.importMics):
+            cls.launchProtocol(protocol)
+
+    def newSimulate(self, **values):
+        """Return a form with map and micrographs, and what has to be said without picks."""
+        given = {'particlesMean': 9.0, 'particlesSd': 1.0, 'signalToNoise': 0.1, **values}
+        protocol = self.newProtocol(ProtCryogemSimulate, **given)
+        protocol.inputVolumes.set(self.importVolume)
+        protocol.inputVolumes.setExtended('outputVolume')
+        protocol.inputMicrographs.set(self.importMics)
+        protocol.inputMicrographs.setExtended('outputMicrographs')
+        return protocol
+
+    def test_the_protocols_are_in_the_tree_under_data_simulation(self):
+        text = Path(cryogem_scipion.__file__).with_name('protocols.conf').read_text(encoding='utf-8')
+        for protocol in PROTOCOLS:
+            self.assertIn(f'"{protocol.__name__}"', text)
+            self.assertEqual(protocol.getClassLabel().split(' - ')[0], 'cryogem')
+        self.assertIn('"Data simulation"', text)
+
+    def test_every_parameter_has_a_label_and_a_help(self):
+        for protocolClass in PROTOCOLS:
+            for name, param in self.newProtocol(protocolClass).getDefinition().iterAllParams():
+                if name not in ('runName', 'runMode', 'hostName', params.USE_GPU, params.GPU_LIST):
+                    self.assertTrue(param.getLabel() and param.getHelp(), f'{protocolClass.__name__}.{name}')
+
+    def test_an_untouched_form_asks_for_the_defaults_of_the_engine(self):
+        for protocolClass, configClass in zip(PROTOCOLS, (SimulateConfig, TrainConfig, GenerateConfig), strict=True):
+            protocol = self.newProtocol(protocolClass)
+            for key, value in collectSettings(protocol, configClass, protocol._settingKeys).items():
+                default = default_of(configClass, key)
+                self.assertEqual(value, list(default) if isinstance(default, tuple) else default, key)
+
+    def test_the_label_given_to_a_new_protocol_is_kept(self):
+        self.assertEqual(self.newProtocol(ProtCryogemTrain, objLabel='mine').getObjLabel(), 'mine')
+
+    def test_all_wrong_settings_are_named_at_once_by_their_labels(self):
+        errors = '\n'.join(self.newSimulate(nMicrographs=0, boxSize=51, defocusMin=3e4).validate())
+        self.assertIn('*Number of micrographs* cannot be 0; give a positive number', errors)
+        self.assertIn('*Box size (px)* cannot be 51; use the even number 52', errors)
+        self.assertIn('*Min, Max* cannot be', errors)
+
+    def test_half_a_pair_of_numbers_is_refused(self):
+        self.assertIn('*Mean, Standard deviation*', '\n'.join(self.newSimulate(particlesSd=None).validate()))
+
+    def test_a_good_form_has_no_errors_and_warns_of_what_will_be_resampled(self):
+        protocol = self.newSimulate()
+        self.assertEqual(protocol.validate(), [])
+        warnings = '\n'.join(protocol.warnings())
+        self.assertIn('3.000 Å/px', warnings)
+        self.assertIn('only 2', warnings)
+
+    def test_without_micrographs_and_picks_simulate_says_what_is_missing(self):
+        protocol = self.newProtocol(ProtCryogemSimulate)
+        errors = '\n'.join(protocol.validate())
+        self.assertIn('*Map of the particle* cannot be EMPTY', errors)
+        self.assertIn('*Picked particles*, *Real micrographs* are both empty', errors)
+        self.assertEqual(protocol.warnings(), [])
+
+    def test_without_picks_their_number_and_the_signal_must_be_said(self):
+        errors = '\n'.join(self.newSimulate(particlesMean=None, particlesSd=None, signalToNoise=None).validate())
+        self.assertIn('*Particles per micrograph* is empty', errors)
+        self.assertIn('*Signal-to-noise ratio* is empty', errors)
+
+    def test_picks_alone_bring_their_micrographs_and_only_picked_ones_are_used(self):
+        mics = [mic.clone() for mic in self.importMics.outputMicrographs]
+        picks = {key: value for key, value in self.specimen.picks.items() if key in mics[1].getMicName()}
+        protocol = self.newSimulate()
+        protocol.inputMicrographs.set(None)
+        coordinates = writePicks(os.path.join(self.getOutputPath(), 'picks.sqlite'), picks, mics, 48)
+        coordinates.setMicrographs(self.importMics.outputMicrographs)
+        with mock.patch.object(protocol.inputCoordinates, 'get', return_value=coordinates):
+            self.assertEqual(protocol.getInputMicrographs().getSize(), 2)
+            chosen, groups = protocol._chooseMicrographs()
+            self.assertIn('1 of 2', '\n'.join(protocol.warnings()))
+        self.assertEqual([mic.getObjId() for mic in chosen], [2])
+        self.assertEqual(len(groups[2]), len(picks[next(iter(picks))]))
+
+    def test_picks_of_other_micrographs_are_refused(self):
+        stranger = [mic.clone() for mic in self.importMics.outputMicrographs]
+        for mic in stranger:
+            mic.setMicName('other_' + mic.getMicName())
+        picks = {f'other_{key}': value for key, value in self.specimen.picks.items()}
+        coordinates = writePicks(os.path.join(self.getOutputPath(), 'other.sqlite'), picks, stranger, 48)
+        coordinates.setMicrographs(self.importMics.outputMicrographs)
+        protocol = self.newSimulate()
+        with mock.patch.object(protocol.inputCoordinates, 'get', return_value=coordinates):
+            self.assertIn('are on none of the', '\n'.join(protocol.validate()))
+
+    def test_weights_must_be_one_positive_number_per_map(self):
+        self.assertIn('are 2 for 1 maps', '\n'.join(self.newSimulate(volumeWeights='1 2').validate()))
+        self.assertIn('cannot be 0', '\n'.join(self.newSimulate(volumeWeights='0').validate()))
+
+    def test_outputs_offered_for_linking_are_those_that_will_exist(self):
+        names = {'none': set(), 'clean': {'outputCleanParticles'}, 'generated': {'outputParticles'},
+                 'both': {'outputParticles', 'outputCleanParticles'}}
+        for number, choice in enumerate(names):
+            protocol = self.newProtocol(ProtCryogemGenerate, particles=number)
+            self.assertEqual(protocol.getEnumText('particles'), choice)
+            self.assertEqual(set(protocol.getPossibleOutputs()),
+                             {'outputMicrographs', 'outputCoordinates', 'outputCTF'} | names[choice])
+
+    def test_a_model_is_asked_for_only_when_the_noise_is_a_model(self):
+        protocol = self.newProtocol(ProtCryogemGenerate)
+        choices = protocol.getParam('noise').choices
+        for number, name in enumerate(choices):
+            protocol.noise.set(number)
+            self.assertEqual(protocol.evalParamCondition('inputModel'), name == 'trained model')
+            self.assertEqual(protocol.evalParamCondition('snr'), name in ('gaussian', 'poisson_gaussian'))
+            self.assertEqual(protocol.evalParamCondition('dose'), name in ('poisson', 'poisson_gaussian'))
+
+    def test_a_simulation_that_is_not_finished_is_refused(self):
+        for protocolClass in (ProtCryogemTrain, ProtCryogemGenerate):
+            protocol = self.newProtocol(protocolClass)
+            protocol.inputSimulation.set(self.newSimulate())
+            self.assertIn('*Simulation* is new; wait until it is finished', '\n'.join(protocol.validate()))
+
+    def test_citations_of_every_protocol_are_found(self):
+        for protocolClass in PROTOCOLS:
+            citations = ' '.join(self.newProtocol(protocolClass).citations())
+            self.assertIn('Zhang', citations)
+            self.assertNotIn('not found', citations)
+
+    def test_steps_depend_on_every_setting_of_the_form(self):
+        protocol = self.newSimulate()
+        before = protocol._getSettingsText()
+        for key in protocol._settingKeys:
+            for name in cryogem_scipion.convert.getParamNames(key):
+                value = getattr(protocol, name)
+                kept = value.get()
+                value.set((kept or 0) + 1 if not isinstance(protocol.getParam(name), params.EnumParam) else 1)
+                self.assertNotEqual(protocol._getSettingsText(), before, name)
+                value.set(kept)
+        self.assertEqual(protocol._getSettingsText(), before)
+
+    def test_a_run_is_continued_only_if_nothing_it_depends_on_changed(self):
+        protocol = self.newProtocol(ProtCryogemTrain)
+        folder = os.path.join(tempfile.mkdtemp(dir=self.getOutputPath()), 'model')
+        self.assertFalse(protocol._startOrContinue(folder, 'a'))
+        os.mkdir(folder)
+        Path(folder, 'checkpoint').touch()
+        self.assertTrue(protocol._startOrContinue(folder, 'a'))
+        self.assertTrue(os.path.exists(os.path.join(folder, 'checkpoint')))
+        self.assertFalse(protocol._startOrContinue(folder, 'b'))
+        self.assertFalse(os.path.exists(folder))
+
+
+class TestCryogemEngine(BaseTest):
+    """How the engine is started, and what is said when it fails."""
+
+    def getCommand(self, activation: str, usesGpu: bool) -> tuple[str, str]:
+        plugin = pw.Config.getDomain().getPlugins()['cryogem_scipion'].Plugin
+        with mock.patch.object(plugin, 'getEnvActivation', return_value=activation):
+            return engine.getCommandLine(plugin, usesGpu, 'train', 'Runs/1/extra/train.json')
+
+    def test_the_engine_runs_in_the_current_interpreter_by_default(self):
+        program, arguments = self.getCommand('', False)
+        self.assertEqual(program, f'{sys.executable} -m cryogem')
+        self.assertEqual(arguments, 'train --config Runs/1/extra/train.json')
+
+    def test_the_gpu_of_the_form_is_made_the_only_visible_one(self):
+        self.assertTrue(self.getCommand('', True)[0].startswith('CUDA_VISIBLE_DEVICES=%(GPU)s '))
+        program = self.getCommand('. /opt/venv/bin/activate', True)[0]
+        self.assertIn('activate && CUDA_VISIBLE_DEVICES=%(GPU)s python ', program)
+
+    def test_a_foreign_environment_is_activated_and_sees_no_packages_of_scipion(self):
+        plugin = cryogem_scipion.Plugin
+        with mock.patch.dict(plugin._vars, {CRYOGEM_ENV_ACTIVATION: '. /opt/venv/bin/activate'}), \
+                mock.patch.dict(os.environ, {'PYTHONPATH': '/somewhere'}):
+            self.assertNotIn('PYTHONPATH', plugin.getEnviron())
+            self.assertEqual(plugin.validateInstallation(), [])
+
+    def test_missing_torch_is_told_with_two_remedies(self):
+        with mock.patch('importlib.util.find_spec', return_value=None):
+            message = cryogem_scipion.Plugin.validateInstallation()[0]
+        self.assertIn('pip install torch', message)
+        self.assertIn(CRYOGEM_ENV_ACTIVATION, message)
+
+    def test_an_interpreter_without_any_package_reaches_the_bundled_engine(self):
+        launcher = Path(engine.__file__).with_name('launcher.py')
+        done = subprocess.run([sys.executable, '-I', '-S', str(launcher), '--version'], capture_output=True,
+                              text=True, check=False, cwd=tempfile.gettempdir())
+        self.assertEqual(done.stdout.strip(), f'cryogem {cryogem_scipion.__version__}', done.stderr)
+
+    def test_the_last_error_line_of_the_engine_is_the_message(self):
+        with tempfile.NamedTemporaryFile('w', suffix='.stderr') as log:
+            log.write('ERROR: of an earlier run\n')
+            log.flush()
+            start = os.path.getsize(log.name)
+            log.write("some warning\nERROR: volume 'a.mrc' is constant; give a map\n")
+            log.flush()
+            self.assertEqual(engine.explainFailure('simulate', 2, log.name, start),
+                             "volume 'a.mrc' is constant; give a map")
+            log.truncate(start)
+            self.assertIn('ended with exit code 1', engine.explainFailure('simulate', 1, log.name, start))
+
+    def test_a_killed_engine_is_told_apart(self):
+        self.assertIn('was killed', engine.explainFailure('train', -9, '/nowhere'))
+
+    def test_an_offered_environment_holds_torch_but_nothing_of_scipion(self):
+        environment = mock.Mock()
+        cryogem_scipion.Plugin.defineBinaries(environment)
+        (command, flag), = environment.addPackage.call_args.kwargs['commands']
+        self.assertIn('torch', command)
+        self.assertIn('mrcfile', command)
+        self.assertNotIn('scipion', command)
+        self.assertIn(f'touch {flag}', command)
