@@ -114,14 +114,41 @@ class SimulateConfig(MicroscopeConfig):
         positive=True)
     mask_threshold: float | None = _setting(
         None, 'density above which the low-passed map is particle; default: found from its histogram')
+    mask: str = _setting(
+        '', 'mask of the particle for all maps (MRC, 0 to 1, sampled as the first map); default: made from the map',
+        form='MRC')
     low_pass: float | None = _setting(
         None, 'resolution to which the maps are filtered, Å; default: as they are', positive=True)
+    symmetry: str = _setting(
+        'C1', 'point group of the particle: Cn, Dn, T, O or I; views stay uniform, tables also say the equivalent pose '
+        'in the asymmetric unit')
+    angular_distribution: str = _setting(
+        '', 'STAR file with poses (rlnAngleRot, Tilt, Psi) that the views are drawn from; default: uniform',
+        form='STAR')
+    preferred_view: tuple[float, float] | None = _setting(
+        None, 'direction of a preferred view, degrees; default: none', form='ROT:TILT')
+    view_spread: float = _setting(
+        5.0, 'sd of the random turn added to the views of a distribution or a preferred view, degrees')
     ice_thickness: float = _setting(
         400.0, 'thickness of the ice, Å; particles lie at random heights in it and each has its own defocus',
         positive=True)
+    ice_tilt: float = _setting(0.0, 'tilt of the ice against the focal plane, degrees, about a random axis')
+    defocus_error: float = _setting(
+        50.0, 'largest difference between the defocus a particle is imaged with and the one recorded, Å', positive=True)
+    astigmatism: float = _setting(100.0, 'sd of the difference of the defoci U and V where no CTFs are known, Å')
+    phase_shift: tuple[float, float] = _setting(
+        (0.0, 0.0), 'phase shift of a phase plate where no CTFs are known, degrees', form='MIN:MAX')
+    b_factor: float = _setting(0.0, 'B-factor of the envelope of the CTF where no CTFs are known, Å²')
     minimum_distance: float | None = _setting(
         None, 'least distance of particle centres, Å; default: that of the picks, without picks the diameter',
         positive=True)
+    allowed_overlap: float | None = _setting(
+        None, 'share of its diameter by which a particle may overlap another, 0 to 1; default: as the picks do')
+    clustering: float = _setting(
+        0.0, 'share of the particles that lie next to another one, 0 (anywhere) to 1 (in clusters)')
+    exclusion_masks: tuple[str, ...] = _setting(
+        (), 'quoted patterns of masks, not 0 where no particle may lie (carbon, dirt): one for all, or named like '
+        'the micrographs', form='GLOB')
     signal_to_noise: float | None = _setting(
         None, 'variance of the signal over that of the noise where particles are; default: measured at the picks',
         positive=True)
@@ -135,6 +162,17 @@ class SimulateConfig(MicroscopeConfig):
             mean, sd = self.particles_per_micrograph
             _require(mean > 0 and sd >= 0, 'particles_per_micrograph', f'{mean:g}:{sd:g}',
                      'give a positive MEAN and an SD of zero or more')
+        _check_prefix(self.prefix)
+        _require(0 <= self.clustering <= 1, 'clustering', self.clustering, 'give a share from 0 to 1')
+        _require(self.allowed_overlap is None or 0 <= self.allowed_overlap <= 1, 'allowed_overlap',
+                 self.allowed_overlap, 'give a share from 0 to 1')
+        _require(self.allowed_overlap is None or self.minimum_distance is None, 'allowed_overlap',
+                 self.allowed_overlap, 'give either it or minimum_distance')
+        _require(0 <= self.ice_tilt < 70, 'ice_tilt', self.ice_tilt, 'give an angle from 0 to below 70 degrees')
+        _require(self.view_spread >= 0, 'view_spread', self.view_spread, 'give zero or more degrees')
+        _require(self.astigmatism >= 0, 'astigmatism', self.astigmatism, 'give zero or more Å')
+        _require(not self.angular_distribution or self.preferred_view is None, 'preferred_view',
+                 self.preferred_view, 'give either it or angular_distribution')
 
 
 @dataclass(frozen=True)
@@ -190,6 +228,7 @@ class GenerateConfig(Config):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        _check_prefix(self.prefix)
         _require(self.box_size is None or self.box_size % 2 == 0, 'box_size', self.box_size,
                  f'use the even number {(self.box_size or 0) + 1}')
 

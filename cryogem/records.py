@@ -66,12 +66,16 @@ class Micrograph:
     grey_mean: float                        # grey value of contrast 0
     grey_sd: float                          # grey values per contrast unit
     particles: tuple[Particle, ...] = field(default=())
+    n_requested: int = 0                    # particles that were to lie inside the frame
 
     def is_pickable(self, particle: Particle, minimum_visible: float = 0.5) -> bool:
         """Say whether a picker should find `particle`: its coordinate inside the frame and enough of it visible."""
+        return self.is_center_inside(particle) and particle.visible_fraction >= minimum_visible
+
+    def is_center_inside(self, particle: Particle) -> bool:
+        """Say whether the particle's integer coordinate is a pixel of the frame."""
         x, y = particle.coordinate_xy
-        is_inside = 0 <= y < self.shape[0] and 0 <= x < self.shape[1]
-        return is_inside and particle.visible_fraction >= minimum_visible
+        return 0 <= y < self.shape[0] and 0 <= x < self.shape[1]
 
     def to_json(self) -> dict[str, Any]:
         """Return the record as plain JSON values."""

@@ -146,7 +146,8 @@ class Chain:
         writePicks(path, specimen.picks, items, specimen.boxSize)
         self.picks = self.run(
             'ProtImportCoordinates', 'import picks', {'inputMicrographs': (self.micrographs, 'outputMicrographs')},
-            filesPath=path, boxSize=specimen.boxSize, importFrom=self.protocols['ProtImportCoordinates'].IMPORT_FROM_SCIPION)
+            importFrom=self.protocols['ProtImportCoordinates'].IMPORT_FROM_SCIPION,
+            filesPath=path, boxSize=specimen.boxSize)
 
     def run_protocols(self, n_simulated: int, n_steps: int, n_generated: int, n_threads: int) -> Any:
         """Simulate, train, generate; return the last run."""

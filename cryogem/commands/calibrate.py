@@ -8,6 +8,7 @@ from pathlib import Path
 from cryogem.commands.inputs import find_pixel_size, read_real_micrographs
 from cryogem.config import CalibrateConfig, MicroscopeConfig, describe_run
 from cryogem.dataset import layout
+from cryogem.dataset.writer import check_empty
 from cryogem.imaging.calibration import Calibration, RealMicrograph, calibrate
 from cryogem.imaging.ctf_fit import fit_ctf
 from cryogem.imaging.grey import find_good_region, measure_grey_scale
@@ -21,8 +22,9 @@ logger = logging.getLogger(__name__)
 
 def run(config: CalibrateConfig, output: Path) -> None:
     """Measure the micrographs and write calibration.json."""
-    make_folder(output)
+    check_empty(output)
     calibration = measure(config, config.particle_diameter)
+    make_folder(output)
     write_json(output / layout.CALIBRATION, calibration.to_json())
     write_json(output / layout.CONFIG, describe_run('calibrate', config))
     logger.info('calibration of %d micrographs: %s', len(calibration.micrographs), output / layout.CALIBRATION)

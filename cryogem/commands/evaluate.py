@@ -6,11 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
-from cryogem.commands.inputs import find_pixel_size, match_coordinates
+from cryogem.commands.inputs import find_pixel_size, match_coordinates, read_real_image
 from cryogem.config import EvaluateConfig, describe_run
 from cryogem.dataset import layout
 from cryogem.dataset.reader import read_calibration, read_record
 from cryogem.dataset.tables import select_particles
+from cryogem.dataset.writer import check_empty
 from cryogem.errors import InputError
 from cryogem.evaluation.gallery import Exhibit, write_gallery
 from cryogem.evaluation.spectra import compare_spectra
@@ -29,6 +30,7 @@ _SHOWN = 2                                  # micrographs of each kind in the ga
 
 def run(config: EvaluateConfig, output: Path) -> None:
     """Compare spectra, write report.json and gallery.png."""
+    check_empty(output)
     folder = Path(config.generated)
     calibration = read_calibration(folder, 'generated')
     generated = _read_generated(folder, calibration)
@@ -61,7 +63,7 @@ def _read_real(config: EvaluateConfig, calibration: Calibration) -> list[Exhibit
     pixel_size = find_pixel_size(config.real, config.pixel_size)
     exhibits = []
     for name, path in files.items():
-        image, _ = read_micrograph(path, config.pixel_size)
+        image, _ = read_real_image(path, config.pixel_size)
         resampled = resample_image(image, pixel_size, calibration.pixel_size)
         centers = read_coordinates(picks[name]) if name in picks else np.empty((0, 2))
         centers = resample_centers(centers, image.shape, resampled.shape)

@@ -1,7 +1,6 @@
 """`cryogem generate`: any number of micrographs that look like the real ones, with all labels."""
 
 import dataclasses
-import logging
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,7 +8,7 @@ import numpy as np
 import torch
 
 from cryogem.commands.inputs import choose_device, read_maps
-from cryogem.commands.simulate import build_filtered_ensemble, build_protocol, choose_box_size
+from cryogem.commands.simulate import build_filtered_ensemble, build_protocol, choose_box_size, report_dataset
 from cryogem.config import NOISE_MODELS, GenerateConfig, SimulateConfig, describe_run
 from cryogem.dataset.production import produce
 from cryogem.dataset.reader import SimulatedDataset, read_dataset, read_record
@@ -37,8 +36,6 @@ from cryogem.specimen.volume import bring_to_pixel_size
 from cryogem.translation.generator import PaperGenerator
 from cryogem.translation.translate import load_generator, read_card, translate
 
-logger = logging.getLogger(__name__)
-
 Finish = Callable[[np.ndarray, Micrograph, np.random.Generator], np.ndarray]
 
 
@@ -60,8 +57,8 @@ def run(config: GenerateConfig, output: Path) -> None:
             config.workers)
     box_size = config.box_size or int(dataset.manifest['box_size']) or choose_box_size(ensemble, dataset.calibration)
     records = [read_record(output, name) for name in names]
-    finish_dataset(output, records, description, config.particles, box_size, ensemble)
-    logger.info('%d micrographs with %d particles: %s', len(records), sum(len(r.particles) for r in records), output)
+    finish_dataset(output, records, description, config.particles, box_size, ensemble, settings.symmetry)
+    report_dataset(records, output)
 
 
 def check_model(model: str, calibration: Calibration) -> None:
@@ -128,7 +125,7 @@ def _build_maker(output: Path, config: GenerateConfig, protocol: Protocol, calib
     finish = build_finish(config, calibration, device)
 
     def make(index: int) -> None:
-        exposure = expose(draw_record(protocol, calibration, ensemble, index), ensemble)
+        exposure = expose(draw_record(protocol, calibration, ensemble, index), ensemble, protocol.defocus_error)
         record = exposure.record
         contrast = finish(add_ice(exposure.clean, record, calibration), record,
                           spawn_generator(protocol.seed, index, purpose=1))

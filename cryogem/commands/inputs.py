@@ -11,12 +11,13 @@ import torch
 from cryogem.config import MicroscopeConfig, SimulateConfig
 from cryogem.dataset.reader import split_weight
 from cryogem.errors import ConfigError, InputError
-from cryogem.imaging.calibration import RealMicrograph
+from cryogem.imaging.calibration import Calibration, RealMicrograph
 from cryogem.imaging.resampling import resample_centers, resample_image
 from cryogem.io.files import find_by_stem, find_files
 from cryogem.io.mrc import read_micrograph, read_micrograph_header, read_volume
 from cryogem.io.star import read_coordinates, read_tables
 from cryogem.records import Ctf
+from cryogem.specimen.orientation import ViewPreference
 from cryogem.specimen.volume import PreparedVolume, flatten_solvent
 
 logger = logging.getLogger(__name__)
@@ -56,7 +57,7 @@ def read_real_micrographs(config: MicroscopeConfig, working_pixel_size: float) -
     pixel_size = find_pixel_size(config.micrographs, config.pixel_size)
     micrographs = []
     for name, path in files.items():
-        image, own = read_micrograph(path, config.pixel_size)
+        image, own = read_real_image(path, config.pixel_size)
         if abs(own / pixel_size - 1) > 0.01:
             raise InputError(f'micrographs differ in pixel size: {str(path)!r} has {own:g} Å/px, the first one '
                              f'{pixel_size:g}; run sets of one pixel size apart')
@@ -68,12 +69,25 @@ def read_real_micrographs(config: MicroscopeConfig, working_pixel_size: float) -
     return micrographs
 
 
+def read_real_image(path: Path, pixel_size: float | None) -> tuple[np.ndarray, float]:
+    """Read one real micrograph: (h, w) float32 and its pixel size, Å/px.
+
+    Raises
+    ------
+    InputError : as `read_micrograph`, or all its pixels are equal.
+    """
+    image, own = read_micrograph(path, pixel_size)
+    if image.min() == image.max():
+        raise InputError(f'micrograph {str(path)!r} is constant ({image.flat[0]:g}); leave it out')
+    return image, own
+
+
 def read_ctfs(path: Path, names: Sequence[str], config: MicroscopeConfig) -> dict[str, Ctf]:
     """Read the CTF of each micrograph from a RELION micrographs STAR file, by file name without folder and extension.
 
     Raises
     ------
-    InputError : columns are missing, or a micrograph has no row.
+    InputError : columns are missing, a value is no number, or a micrograph has no row.
     """
     blocks = read_tables(path)
     rows = next((table for table in blocks.values() if 'rlnMicrographName' in table and 'rlnDefocusU' in table), None)
@@ -82,7 +96,10 @@ def read_ctfs(path: Path, names: Sequence[str], config: MicroscopeConfig) -> dic
                          'give the micrographs.star of a CTF estimation')
     groups = blocks['optics'].to_dict('records') if 'optics' in blocks else []
     optics = {int(row['rlnOpticsGroup']): row for row in groups}
-    ctfs = {Path(row['rlnMicrographName']).stem: _build_ctf(row, optics, config) for row in rows.to_dict('records')}
+    try:
+        ctfs = {Path(row['rlnMicrographName']).stem: _build_ctf(row, optics, config) for row in rows.to_dict('records')}
+    except ValueError as error:
+        raise InputError(f'ctfs {str(path)!r} hold a value that is no number: {error}; correct it') from error
     missing = [name for name in names if name not in ctfs]
     if missing:
         raise InputError(f'ctfs {str(path)!r} has no row for micrograph {missing[0]!r} ({len(missing)} of {len(names)} '
@@ -93,14 +110,59 @@ def read_ctfs(path: Path, names: Sequence[str], config: MicroscopeConfig) -> dic
 def read_maps(volumes: Sequence[str], config: SimulateConfig) -> tuple[list[PreparedVolume], list[float]]:
     """Read and mask the maps of the setting `volume`; return them, at their own pixel sizes, and their weights."""
     prepared, weights = [], []
+    given = read_volume(Path(config.mask))[0] if config.mask else None
     for volume in volumes:
         path, weight = split_weight(volume)
         density, pixel_size = read_volume(Path(path))
-        prepared.append(flatten_solvent(density, pixel_size, config.mask_threshold, config.low_pass))
+        if given is not None and given.shape != density.shape:
+            raise InputError(f'mask {config.mask!r} has a box of {given.shape[0]} px and volume {path!r} one of '
+                             f'{density.shape[0]}; give a mask sampled as the map')
+        prepared.append(flatten_solvent(density, pixel_size, config.mask_threshold, config.low_pass, given))
         weights.append(weight)
-        logger.info('map %s: box %d px, %.3g Å/px, particle diameter %.0f Å',
-                    path, density.shape[0], pixel_size, prepared[-1].diameter)
+        logger.info('map %s: box %d px, %.3g Å/px, particle diameter %.0f Å, its middle at z, y, x = %s Å from the centre',
+                    path, density.shape[0], pixel_size, prepared[-1].diameter,
+                    ', '.join(f'{one:.1f}' for one in prepared[-1].find_center_of_mass()))
     return prepared, weights
+
+
+def read_views(config: SimulateConfig) -> ViewPreference:
+    """Return the views that the settings prefer.
+
+    Raises
+    ------
+    InputError : the angular distribution has no poses.
+    """
+    if config.preferred_view is not None:
+        return ViewPreference((((*config.preferred_view, 0.0)),), config.view_spread, is_in_plane_free=True)
+    if not config.angular_distribution:
+        return ViewPreference()
+    names = ['rlnAngleRot', 'rlnAngleTilt', 'rlnAnglePsi']
+    tables = read_tables(Path(config.angular_distribution)).values()
+    table = next((one for one in tables if all(name in one for name in names)), None)
+    if table is None or not len(table):
+        raise InputError(f'angular_distribution {config.angular_distribution!r} has no rows with rlnAngleRot, '
+                         'rlnAngleTilt and rlnAnglePsi; give the particles.star of a refinement')
+    poses = table[names].to_numpy(dtype=float).tolist()
+    return ViewPreference(tuple((pose[0], pose[1], pose[2]) for pose in poses), config.view_spread)
+
+
+def read_forbidden(patterns: Sequence[str], calibration: Calibration) -> tuple[np.ndarray | None, ...]:
+    """Return where no particle may lie: one (h, w) bool mask for each real micrograph, or one for all.
+
+    Raises
+    ------
+    InputError : the masks are named like no micrograph.
+    """
+    if not patterns:
+        return ()
+    files = find_by_stem(find_files(patterns, 'exclusion_masks'), 'exclusion_masks')
+    names = [one.name for one in calibration.micrographs]
+    if len(files) == 1 and not set(files) & set(names):
+        return (_read_mask(next(iter(files.values())), calibration.shape),)
+    if not set(files) & set(names):
+        raise InputError(f'exclusion_masks {str(next(iter(files.values())))!r} and the others are not named like any '
+                         f'micrograph ({names[0]!r}, ...); give one mask, or masks of the same names')
+    return tuple(_read_mask(files[name], calibration.shape) if name in files else None for name in names)
 
 
 def match_coordinates(patterns: Sequence[str], micrographs: dict[str, Path]) -> dict[str, Path]:
@@ -117,6 +179,13 @@ def match_coordinates(patterns: Sequence[str], micrographs: dict[str, Path]) -> 
         logger.warning('%d of %d micrographs have no coordinates and count as without particles',
                        without, len(micrographs))
     return matched
+
+
+def _read_mask(path: Path, shape: tuple[int, int]) -> np.ndarray:
+    """Read a mask of any size and bring it to `shape` by its nearest pixels; True where it is not 0."""
+    mask, _ = read_micrograph(path, pixel_size=1.0)
+    rows, columns = ((np.arange(new) * old // new) for old, new in zip(mask.shape, shape, strict=True))
+    return mask[rows[:, None], columns] != 0
 
 
 def _check_inside(centers_yx: np.ndarray, shape: tuple[int, ...], name: str) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from cryogem.commands.calibrate import measure
-from cryogem.commands.inputs import choose_device, read_maps
+from cryogem.commands.inputs import choose_device, read_forbidden, read_maps, read_views
 from cryogem.config import SimulateConfig, describe_run
 from cryogem.dataset import layout
 from cryogem.dataset.production import produce
@@ -32,7 +32,9 @@ from cryogem.imaging.calibration import (
 )
 from cryogem.imaging.exposure import Exposure, Protocol, add_ice, draw_record, expose
 from cryogem.imaging.grey import GreyScale
+from cryogem.records import Micrograph
 from cryogem.specimen.ensemble import Ensemble, build_ensemble
+from cryogem.specimen.symmetry import find_symmetry_group
 from cryogem.specimen.volume import PreparedVolume, bring_to_pixel_size, filter_by_b_factor
 
 logger = logging.getLogger(__name__)
@@ -46,6 +48,7 @@ def run(config: SimulateConfig, output: Path) -> None:
     device = choose_device(config.device)
     description = describe_run('simulate', config)
     check_output(output, description, config.continue_)
+    find_symmetry_group(config.symmetry)                # an unknown group is refused before any work
     maps, weights = read_maps(config.volume, config)
     calibration = _obtain_calibration(config, output, maps)
     volumes = [bring_to_pixel_size(one, calibration.pixel_size) for one in maps]
@@ -60,9 +63,18 @@ def run(config: SimulateConfig, output: Path) -> None:
     produce(_build_maker, (output, protocol, calibration, ensemble), missing, len(names), config.workers)
     box_size = config.box_size or choose_box_size(ensemble, calibration)
     records = [read_record(output, name) for name in names]
-    finish_dataset(output, records, description, config.particles, box_size, ensemble)
-    n_particles = sum(len(record.particles) for record in records)
-    logger.info('%d micrographs with %d particles: %s', len(records), n_particles, output)
+    finish_dataset(output, records, description, config.particles, box_size, ensemble, config.symmetry)
+    report_dataset(records, output)
+
+
+def report_dataset(records: Sequence[Micrograph], output: Path) -> None:
+    """Say how much was made, and where frames were too full for the particles they were to hold."""
+    placed = sum(1 for record in records for one in record.particles if record.is_center_inside(one))
+    wanted = sum(record.n_requested for record in records)
+    if placed < 0.98 * wanted:
+        logger.warning('the micrographs hold %d particles of the %d that were asked for: there is no room for more; '
+                       'ask for fewer, or allow a smaller minimum_distance', placed, wanted)
+    logger.info('%d micrographs with %d particles: %s', len(records), placed, output)
 
 
 def build_protocol(config: SimulateConfig, calibration: Calibration, diameter: float) -> Protocol:
@@ -79,11 +91,16 @@ def build_protocol(config: SimulateConfig, calibration: Calibration, diameter: f
     distances = calibration.neighbour_distances or (diameter,)
     if config.minimum_distance is not None:
         distances = (config.minimum_distance,)
+    if config.allowed_overlap is not None:
+        distances = ((1 - config.allowed_overlap) * diameter,)
     return Protocol(
         prefix=config.prefix, seed=config.seed, particles_per_frame=particles_per_frame,
         neighbour_distances=distances,
         ice_thickness=config.ice_thickness, defocus_range=config.defocus_range, voltage=config.voltage,
-        spherical_aberration=config.spherical_aberration, amplitude_contrast=config.amplitude_contrast)
+        spherical_aberration=config.spherical_aberration, amplitude_contrast=config.amplitude_contrast,
+        astigmatism=config.astigmatism, phase_shift=config.phase_shift, b_factor=config.b_factor,
+        ice_tilt=config.ice_tilt, defocus_error=config.defocus_error, views=read_views(config),
+        clustering=config.clustering, forbidden=read_forbidden(config.exclusion_masks, calibration))
 
 
 def build_filtered_ensemble(
@@ -166,7 +183,7 @@ def _build_maker(
 ) -> Callable[[int], None]:
     """Return what makes one micrograph and writes it."""
     def make(index: int) -> None:
-        exposure = expose(draw_record(protocol, calibration, ensemble, index), ensemble)
+        exposure = expose(draw_record(protocol, calibration, ensemble, index), ensemble, protocol.defocus_error)
         contrast = add_ice(exposure.clean, exposure.record, calibration)
         grey = GreyScale(exposure.record.grey_mean, exposure.record.grey_sd)
         write_micrograph(output, exposure, grey.restore(contrast))

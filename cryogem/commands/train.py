@@ -6,10 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
-from cryogem.commands.inputs import choose_device
+from cryogem.commands.inputs import choose_device, read_real_image
 from cryogem.config import TrainConfig, config_to_json, describe_run
 from cryogem.dataset import layout
 from cryogem.dataset.reader import SimulatedDataset, read_dataset
+from cryogem.dataset.writer import check_empty
 from cryogem.errors import ConfigError, InputError
 from cryogem.imaging.calibration import Calibration
 from cryogem.imaging.exposure import add_ice
@@ -17,10 +18,9 @@ from cryogem.imaging.grey import GreyScale, find_good_region, measure_grey_scale
 from cryogem.imaging.noise import draw_field
 from cryogem.imaging.resampling import resample_image
 from cryogem.io.files import find_files, make_folder, write_json
-from cryogem.io.mrc import read_micrograph
 from cryogem.translation.learner import TrainerSettings
 from cryogem.translation.pairs import CropSampler
-from cryogem.translation.trainer import train
+from cryogem.translation.trainer import CHECKPOINT, METRICS, train
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +34,8 @@ def run(config: TrainConfig, output: Path) -> None:
         raise ConfigError("preset cannot be 'paper' yet: training of the published network is not built; use fast, "
                           'or import a published checkpoint with cryogem import-checkpoint')
     device = choose_device(config.device)
+    if not any((output / name).exists() for name in (CHECKPOINT, METRICS)):
+        check_empty(output)
     dataset = read_dataset(Path(config.dataset))
     simulated = SimulatedCrops(dataset, config.crop_size)
     real = RealCrops(find_files(config.micrographs, 'micrographs'), config.pixel_size, dataset.calibration,
@@ -104,7 +106,7 @@ class RealCrops:
         return image[_draw_window(image.shape, crop_size, rng)]
 
     def _read(self, index: int) -> np.ndarray:
-        image, pixel_size = read_micrograph(self._files[index], self._pixel_size)
+        image, pixel_size = read_real_image(self._files[index], self._pixel_size)
         image = resample_image(image, pixel_size, self._working)
         scale = measure_grey_scale(image)
         return GreyScale(scale.mean, self._sign * scale.sd).normalise(image[find_good_region(image)])

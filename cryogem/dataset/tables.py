@@ -3,10 +3,14 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import numpy as np
+
 from cryogem.records import Ctf, Micrograph, Particle
+from cryogem.specimen.symmetry import find_symmetry_group, reduce_to_asymmetric_unit
 
 Columns = dict[str, list[Any]]
 
+_ASYMMETRIC_COLUMNS = ('cryogemAsymmetricRot', 'cryogemAsymmetricTilt', 'cryogemAsymmetricPsi')
 _CTF_COLUMNS = ('rlnDefocusU', 'rlnDefocusV', 'rlnDefocusAngle', 'rlnPhaseShift', 'rlnCtfBfactor')
 
 
@@ -51,7 +55,7 @@ def build_micrographs(records: Sequence[Micrograph]) -> Columns:
 
 
 def build_particles(
-    records: Sequence[Micrograph], is_listed_pickable: bool = True, stack: str | None = None
+    records: Sequence[Micrograph], is_listed_pickable: bool = True, stack: str | None = None, symmetry: str = 'C1'
 ) -> Columns:
     """Return the particles block of all records.
 
@@ -59,6 +63,7 @@ def build_particles(
     ----------
     is_listed_pickable : True lists those a picker should find, False all the other painted ones.
     stack : file name of the particle images, which follow the order of the table; None for no images.
+    symmetry : point group; but for C1 three columns hold the equivalent pose in the asymmetric unit.
     """
     groups = {one: i for i, one in enumerate(list_optics(records), 1)}
     rows = [(record, particle) for record in records for particle in select_particles(record, is_listed_pickable)]
@@ -79,6 +84,10 @@ def build_particles(
         'cryogemOverlapFraction': [particle.overlap_fraction for _, particle in rows],
     }
     columns |= _build_ctf_columns(record.ctf.at_height(particle.height) for record, particle in rows)
+    if symmetry.upper() != 'C1':
+        poses = np.array([(particle.rot, particle.tilt, particle.psi) for _, particle in rows]).reshape(-1, 3)
+        reduced = reduce_to_asymmetric_unit(poses, find_symmetry_group(symmetry))
+        columns |= {name: reduced[:, i].tolist() for i, name in enumerate(_ASYMMETRIC_COLUMNS)}
     if stack is not None:
         columns['rlnImageName'] = [f'{i:06d}@{stack}' for i in range(1, len(rows) + 1)]
     return columns

@@ -48,6 +48,19 @@ def check_output(folder: Path, description: dict[str, Any], continue_run: bool) 
     _check_same_run(folder, read_json(config, 'output'), description)
 
 
+def check_empty(folder: Path) -> None:
+    """Check, before any work, that a folder whose run cannot be continued is new or empty.
+
+    Raises
+    ------
+    OutputError : it is a file, or holds something.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise OutputError(f'output {str(folder)!r} is a file; name a folder')
+    if folder.exists() and any(folder.iterdir()):
+        raise OutputError(f'output {str(folder)!r} is not empty; choose another folder')
+
+
 def start_dataset(folder: Path, description: dict[str, Any]) -> None:
     """Make the folders of a run and write its config.json (`description`)."""
     for name in layout.FOLDERS:
@@ -96,7 +109,7 @@ def is_finished(folder: Path, name: str) -> bool:
 
 def finish_dataset(
     folder: Path, records: Sequence[Micrograph], description: dict[str, Any], particle_stacks: str,
-    box_size: int, ensemble: Ensemble,
+    box_size: int, ensemble: Ensemble, symmetry: str = 'C1',
 ) -> None:
     """Write the tables, the particle stacks that are asked for, and the manifest.
 
@@ -105,19 +118,20 @@ def finish_dataset(
     records : of all micrographs, by index.
     particle_stacks : none, clean, generated or both.
     box_size : px, of coordinates and particle images.
+    symmetry : point group; but for C1 the tables also say the equivalent pose in the asymmetric unit.
     """
     has_images, has_clean = particle_stacks in ('generated', 'both'), particle_stacks in ('clean', 'both')
     if has_images:
         _write_image_stack(folder, records, box_size)
     if has_clean:
         _write_clean_stack(folder, records, box_size, ensemble)
-        _write_particles(folder / layout.CLEAN_PARTICLES_STAR, records, layout.CLEAN_STACK, box_size)
+        _write_particles(folder / layout.CLEAN_PARTICLES_STAR, records, layout.CLEAN_STACK, box_size, symmetry)
     write_tables(folder / layout.MICROGRAPHS_STAR,
                  {'optics': tables.build_optics(records), 'micrographs': tables.build_micrographs(records)})
-    _write_particles(folder / layout.PARTICLES_STAR, records, layout.STACK if has_images else None, box_size)
+    _write_particles(folder / layout.PARTICLES_STAR, records, layout.STACK if has_images else None, box_size, symmetry)
     write_tables(folder / layout.OTHERS_STAR,
                  {'optics': tables.build_optics(records),
-                  'particles': tables.build_particles(records, is_listed_pickable=False)})
+                  'particles': tables.build_particles(records, is_listed_pickable=False, symmetry=symmetry)})
     write_text(folder / layout.COORDINATES_TEXT, tables.format_topaz_coordinates(records))
     checksums: dict[str, str] = {}
     for record in records:
@@ -129,9 +143,11 @@ def finish_dataset(
         'micrographs': [record.name for record in records], 'checksums': checksums})
 
 
-def _write_particles(path: Path, records: Sequence[Micrograph], stack: str | None, box_size: int) -> None:
+def _write_particles(
+    path: Path, records: Sequence[Micrograph], stack: str | None, box_size: int, symmetry: str
+) -> None:
     write_tables(path, {'optics': tables.build_optics(records, box_size if stack else None),
-                        'particles': tables.build_particles(records, stack=stack)})
+                        'particles': tables.build_particles(records, stack=stack, symmetry=symmetry)})
 
 
 def _write_image_stack(folder: Path, records: Sequence[Micrograph], box_size: int) -> None:

@@ -12,12 +12,10 @@ from cryogem.imaging.ice import render_ice
 from cryogem.records import Ctf, Micrograph, Particle
 from cryogem.specimen.ensemble import Ensemble
 from cryogem.specimen.micrograph import paint, project_particles, split_centers
-from cryogem.specimen.orientation import draw_uniform_orientations
+from cryogem.specimen.orientation import ViewPreference
 from cryogem.specimen.placement import draw_count, place_particles
 
-_SLICE_THICKNESS = 100.0                    # Å: no particle is imaged more than 50 Å off its recorded defocus
 _DEFOCUS_JITTER = 0.02                      # share by which a CTF taken from a real micrograph is varied
-_ASTIGMATISM_SD = 100.0                     # Å, of U - V where no CTFs are given
 
 
 @dataclass(frozen=True)
@@ -29,10 +27,18 @@ class Protocol:
     particles_per_frame: tuple[float, float]            # mean, sd
     neighbour_distances: tuple[float, ...]  # Å, even quantiles of what particles keep from each other
     ice_thickness: float                    # Å
-    defocus_range: tuple[float, float]      # Å, used when the calibration holds no CTFs
+    defocus_range: tuple[float, float]      # Å; this and what follows is used when the calibration holds no CTFs
     voltage: float                          # kV
     spherical_aberration: float             # mm
     amplitude_contrast: float
+    astigmatism: float = 100.0              # Å, sd of U - V
+    phase_shift: tuple[float, float] = (0.0, 0.0)       # degrees
+    b_factor: float = 0.0                   # Å²
+    ice_tilt: float = 0.0                   # degrees
+    defocus_error: float = 50.0             # Å between the defocus of a particle and that it is imaged with
+    views: ViewPreference = ViewPreference()
+    clustering: float = 0.0                 # share of particles next to another one
+    forbidden: tuple[np.ndarray | None, ...] = ()       # (h, w) bool for each real micrograph, or one for all
 
 
 @dataclass(frozen=True)
@@ -64,13 +70,20 @@ def draw_record(protocol: Protocol, calibration: Calibration, ensemble: Ensemble
         index=index, name=f'{protocol.prefix}_{index + 1:05d}', shape=calibration.shape,
         pixel_size=calibration.pixel_size, ctf=ctf, source=source, ice_flips=flips,
         signal_scale=calibration.signal_scale or 1.0, grey_mean=real.grey_mean, grey_sd=real.grey_sd,
-        particles=_draw_particles(protocol, calibration, ensemble, count, rng))
+        particles=_draw_particles(
+            protocol, calibration, ensemble, count, _find_forbidden(protocol, source, flips), rng),
+        n_requested=count)
 
 
-def expose(record: Micrograph, ensemble: Ensemble) -> Exposure:
-    """Take the noise-free picture of a micrograph that was drawn."""
+def expose(record: Micrograph, ensemble: Ensemble, defocus_error: float = 50.0) -> Exposure:
+    """Take the noise-free picture of a micrograph that was drawn.
+
+    Parameters
+    ----------
+    defocus_error : Å, largest difference between the defocus a particle is imaged with and the one recorded.
+    """
     margin = ensemble.box_size + measure_delocalisation(record.ctf, record.pixel_size)
-    painting = paint(ensemble.projectors, record.particles, record.shape, margin, _SLICE_THICKNESS)
+    painting = paint(ensemble.projectors, record.particles, record.shape, margin, 2 * defocus_error)
     clean = image_specimen(painting, record.ctf, record.pixel_size) * np.float32(record.signal_scale)
     particles = tuple(
         dataclasses.replace(particle, visible_fraction=float(visible), overlap_fraction=float(overlap))
@@ -117,25 +130,48 @@ def _draw_ctf(protocol: Protocol, calibration: Calibration, source: int, rng: np
         factor = 1 + _DEFOCUS_JITTER * rng.uniform(-1, 1)
         return dataclasses.replace(real, defocus_u=real.defocus_u * factor, defocus_v=real.defocus_v * factor)
     mean = rng.uniform(*protocol.defocus_range)
-    difference = abs(rng.normal(0, _ASTIGMATISM_SD))
+    difference = abs(rng.normal(0, protocol.astigmatism))
     return Ctf(mean + difference / 2, mean - difference / 2, float(rng.uniform(0, 180)), protocol.voltage,
-               protocol.spherical_aberration, protocol.amplitude_contrast)
+               protocol.spherical_aberration, protocol.amplitude_contrast,
+               float(rng.uniform(*protocol.phase_shift)), protocol.b_factor)
+
+
+def _find_forbidden(protocol: Protocol, source: int, flips: tuple[bool, bool]) -> np.ndarray | None:
+    """Return where no particle may lie, mirrored as the ice of the real micrograph is."""
+    if not protocol.forbidden:
+        return None
+    mask = protocol.forbidden[source if len(protocol.forbidden) > 1 else 0]
+    return None if mask is None else mask[::-1 if flips[0] else 1, ::-1 if flips[1] else 1]
 
 
 def _draw_particles(
-    protocol: Protocol, calibration: Calibration, ensemble: Ensemble, count: int, rng: np.random.Generator
+    protocol: Protocol, calibration: Calibration, ensemble: Ensemble, count: int, is_forbidden: np.ndarray | None,
+    rng: np.random.Generator,
 ) -> tuple[Particle, ...]:
     pixel_size = calibration.pixel_size
     distances = [distance / pixel_size for distance in protocol.neighbour_distances]
-    centers = place_particles(calibration.shape, count, distances, ensemble.diameter / 2 / pixel_size, rng)
+    centers = place_particles(calibration.shape, count, distances, ensemble.diameter / 2 / pixel_size, rng,
+                              protocol.clustering, is_forbidden)
     n = len(centers)
-    angles = draw_uniform_orientations(n, rng)
+    angles = protocol.views.draw(n, rng)
     conformers = ensemble.draw_conformers(n, rng)
     slab = max(0.0, protocol.ice_thickness - ensemble.diameter) / 2       # particles stay inside the ice
     heights = rng.uniform(-slab, slab, size=n) if slab else np.zeros(n)
+    if protocol.ice_tilt:
+        heights += _tilt_heights(centers, calibration, protocol.ice_tilt, rng)
     subsets = rng.integers(1, 3, size=n)
     return tuple(
         Particle(instance_id=i + 1, center_yx=(float(centers[i, 0]), float(centers[i, 1])), height=float(heights[i]),
                  rot=float(angles[i, 0]), tilt=float(angles[i, 1]), psi=float(angles[i, 2]),
                  volume_index=int(conformers[i]), random_subset=int(subsets[i]))
         for i in range(n))
+
+
+def _tilt_heights(
+    centers_yx: np.ndarray, calibration: Calibration, ice_tilt: float, rng: np.random.Generator
+) -> np.ndarray:
+    """Return the heights (Å) that a tilt of the ice about a random axis through the frame's centre adds."""
+    azimuth = rng.uniform(0, 2 * np.pi)
+    offsets = (centers_yx - (np.array(calibration.shape) - 1) / 2) * calibration.pixel_size
+    across = offsets @ np.array([np.sin(azimuth), np.cos(azimuth)])
+    return across * np.tan(np.deg2rad(ice_tilt))

@@ -5,7 +5,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +59,8 @@ def replace_when_done(path: Path) -> Iterator[Path]:
         raise OutputError(f'output {str(path)!r} cannot be written: {error.strerror or error}; '
                           'check permissions and free space') from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):             # what made writing fail may make this fail, and must stay the error told
+            temporary.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:

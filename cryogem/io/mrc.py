@@ -97,16 +97,17 @@ class StackWriter:
     def __init__(self, path: Path, n: int, box_size: int, pixel_size: float):
         self._path, self._n, self._written = path, n, 0
         self._shape, self._pixel_size = (n, box_size, box_size), pixel_size
-        self._closing = contextlib.ExitStack()
 
     def __enter__(self) -> 'StackWriter':
-        temporary = self._closing.enter_context(replace_when_done(self._path))
-        if self._n:
-            self._file = self._closing.enter_context(
-                mrcfile.new_mmap(temporary, self._shape, mrc_mode=2, overwrite=True))
-            _label(self._file, self._pixel_size, is_stack=True)
-        else:
-            temporary.touch()                           # MRC cannot hold an empty stack
+        with contextlib.ExitStack() as opening:         # what fails here must still be told and cleared away
+            temporary = opening.enter_context(replace_when_done(self._path))
+            if self._n:
+                self._file = opening.enter_context(
+                    mrcfile.new_mmap(temporary, self._shape, mrc_mode=2, overwrite=True))
+                _label(self._file, self._pixel_size, is_stack=True)
+            else:
+                temporary.touch()                       # MRC cannot hold an empty stack
+            self._closing = opening.pop_all()
         return self
 
     def append(self, image: np.ndarray) -> None:
@@ -155,14 +156,14 @@ def _read_voxel_size(file: mrcfile.mrcfile.MrcFile) -> float:
 
 
 def _read_picture(path: Path) -> np.ndarray:
-    from PIL import Image, UnidentifiedImageError
+    import tifffile
+    from PIL import Image
     try:
         if path.suffix.lower() in _TIFF_SUFFIXES:
-            import tifffile
             return np.asarray(tifffile.imread(path))
         with Image.open(path) as picture:
             return np.asarray(picture.convert('L') if picture.mode in ('RGB', 'RGBA', 'P') else picture)
-    except (OSError, UnidentifiedImageError, ValueError) as error:
+    except (OSError, ValueError, tifffile.TiffFileError) as error:
         raise InputError(f'micrograph {str(path)!r} cannot be read: {error}; give MRC, TIFF or PNG') from error
 
 

@@ -78,6 +78,9 @@ def read_coordinates(path: Path) -> np.ndarray:
         centers = np.stack([np.asarray(y, dtype=np.float64), np.asarray(x, dtype=np.float64)], axis=-1)
     except ValueError as error:
         raise InputError(f'coordinates {str(path)!r} hold a value that is no number: {error}; correct it') from error
+    if not np.isfinite(centers).all():
+        row = int(np.flatnonzero(~np.isfinite(centers).all(axis=-1))[0])
+        raise InputError(f'coordinates {str(path)!r} have no number in pick {row + 1}; correct or remove it')
     return centers.reshape(-1, 2)
 
 

@@ -43,7 +43,7 @@ def build_ensemble(
     ------
     ConfigError : a weight is negative, or all are zero.
     """
-    if min(weights) < 0 or sum(weights) <= 0:
+    if not (min(weights) >= 0 and 0 < sum(weights) < float('inf')):           # neither holds for a nan
         raise ConfigError(f'volume has weights {", ".join(f"{one:g}" for one in weights)}; '
                           'give weights of zero or more, not all zero')
     box = max(volume.density.shape[0] for volume in volumes)

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.spatial import cKDTree
 
+_JAMMING = 0.5                              # share of the area; random placement jams at 0.547
+_CLUSTER_RING = 0.3                         # width of the ring around a particle, in its own distances
 _TRIES = 200                                # rounds of darts without a hit before the frame counts as full
 
 
@@ -17,9 +19,13 @@ def draw_count(mean: float, sd: float, rng: np.random.Generator) -> int:
 
 
 def place_particles(
-    shape: tuple[int, int], count: int, distances: Sequence[float], margin: float, rng: np.random.Generator
+    shape: tuple[int, int], count: int, distances: Sequence[float], margin: float, rng: np.random.Generator,
+    clustering: float = 0.0, is_forbidden: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Draw centres uniformly over the frame and a margin around it, each keeping a distance from those before it.
+    """Draw centres over the frame and a margin around it, each keeping a distance from those before it.
+
+    Frames that are too crowded for random placement, which jams at about half the area, are packed: a randomly turned
+    hexagonal lattice of the wanted density, each centre moved at random as far as the distance allows.
 
     Parameters
     ----------
@@ -27,6 +33,8 @@ def place_particles(
     count : particles wanted with their centre inside the frame; the margin is filled at the same density.
     distances : px, evenly spaced quantiles of the distance that a particle keeps; one value is the same for all.
     margin : px around the frame in which centres may lie (particles cut by the border).
+    clustering : share of the darts that are thrown next to a particle already placed, 0 to 1.
+    is_forbidden : (h, w) bool, True where no centre may lie; the margin continues its edge.
 
     Returns
     -------
@@ -35,15 +43,64 @@ def place_particles(
     low = np.array([-margin, -margin])
     high = np.array([shape[0] - 1 + margin, shape[1] - 1 + margin])
     wanted = int(round(count * np.prod(high - low + 1) / (shape[0] * shape[1])))
+    free = 1.0 if is_forbidden is None else 1 - is_forbidden.mean()
+    density = count / max(free * shape[0] * shape[1], 1)
+    if density * np.pi / 4 * np.median(distances) ** 2 > _JAMMING:
+        packed = _keep_allowed(_pack(low, high, density, float(np.median(distances)), rng), is_forbidden)
+        return rng.permutation(packed)[:wanted]
     placed = np.empty((0, 2))
     failures = 0
     while len(placed) < wanted and failures < _TRIES:
-        darts = rng.uniform(low, high, size=(max(64, wanted - len(placed)), 2))
-        own = np.interp(rng.uniform(size=len(darts)), np.linspace(0, 1, len(distances)), distances)
-        kept = _keep_distant(darts, own, placed)[: wanted - len(placed)]
+        n_darts = max(64, wanted - len(placed))
+        own = np.interp(rng.uniform(size=n_darts), np.linspace(0, 1, len(distances)), distances)
+        darts = _throw(low, high, placed, own, clustering, rng)
+        is_allowed = _is_allowed(darts, is_forbidden)
+        kept = _keep_distant(darts[is_allowed], own[is_allowed], placed)[: wanted - len(placed)]
         failures = 0 if len(kept) else failures + 1
         placed = np.concatenate([placed, kept])
     return placed
+
+
+def _throw(low: np.ndarray, high: np.ndarray, placed: np.ndarray, own: np.ndarray, clustering: float,
+           rng: np.random.Generator) -> np.ndarray:
+    """Throw one dart for each of `own` distances: anywhere, or in the ring around a placed particle."""
+    darts = rng.uniform(low, high, size=(len(own), 2))
+    is_near = rng.uniform(size=len(own)) < clustering
+    if not clustering or not len(placed):
+        return darts
+    radius = own * (1 + _CLUSTER_RING * rng.uniform(size=len(own)))
+    angle = rng.uniform(0, 2 * np.pi, size=len(own))
+    beside = placed[rng.integers(len(placed), size=len(own))]
+    beside = beside + radius[:, None] * np.stack([np.sin(angle), np.cos(angle)], axis=-1)
+    is_near &= ((beside >= low) & (beside <= high)).all(axis=1)
+    return np.where(is_near[:, None], beside, darts)
+
+
+def _pack(low: np.ndarray, high: np.ndarray, density: float, distance: float, rng: np.random.Generator) -> np.ndarray:
+    """Return the points of a hexagonal lattice, turned, shifted and shaken at random; closest packing at most."""
+    spacing = max(np.sqrt(2 / (np.sqrt(3) * density)), distance * (1 + 1e-9))
+    center, reach = (low + high) / 2, np.linalg.norm(high - low) / 2 + spacing
+    steps = np.arange(-int(reach / spacing * 2), int(reach / spacing * 2) + 1)
+    i, j = (one.ravel() for one in np.meshgrid(steps, steps))
+    points = spacing * np.stack([j * np.sqrt(3) / 2, i + j / 2], axis=-1) + rng.uniform(0, spacing, size=2)
+    angle = rng.uniform(0, 2 * np.pi)
+    points = points @ np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) + center
+    radius = (spacing - distance) / 2 * np.sqrt(rng.uniform(size=len(points)))
+    turn = rng.uniform(0, 2 * np.pi, size=len(points))
+    points = points + radius[:, None] * np.stack([np.sin(turn), np.cos(turn)], axis=-1)
+    return points[((points >= low) & (points <= high)).all(axis=1)]
+
+
+def _keep_allowed(points: np.ndarray, is_forbidden: np.ndarray | None) -> np.ndarray:
+    return points[_is_allowed(points, is_forbidden)]
+
+
+def _is_allowed(points: np.ndarray, is_forbidden: np.ndarray | None) -> np.ndarray:
+    """Return (n,) bool, False for points on a forbidden pixel; points in the margin take the nearest pixel."""
+    if is_forbidden is None:
+        return np.ones(len(points), dtype=bool)
+    nearest = np.clip(np.floor(points + 0.5).astype(int), 0, np.array(is_forbidden.shape) - 1)
+    return ~is_forbidden[nearest[:, 0], nearest[:, 1]]
 
 
 def _keep_distant(darts: np.ndarray, own: np.ndarray, placed: np.ndarray) -> np.ndarray:

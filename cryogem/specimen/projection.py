@@ -1,11 +1,16 @@
 """Projections by Fourier slice: sampled from the padded transform straight at the output box."""
 
 import math
+import shutil
+from collections.abc import Callable
+from functools import lru_cache
 
 import torch
 from torch.nn import functional
 
-_CHUNK_POINTS = 400_000                     # points sampled at once: bounds memory, keeps caches warm
+_CHUNK_POINTS = 100_000                     # points sampled at once: bounds memory, keeps caches warm
+
+Gather = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 class Projector:
@@ -15,19 +20,23 @@ class Projector:
     divided by the transform of the trilinear kernel, so that interpolation between grid points is nearly exact.
     """
 
-    def __init__(self, volumes: torch.Tensor, oversampling: int = 2):
+    def __init__(self, volumes: torch.Tensor, oversampling: int = 2, is_compiled: bool = False):
         """Prepare the transforms.
 
         Parameters
         ----------
         volumes : (c, n, n, n) float32, n even, centre at n // 2, the content inside a sphere of radius n / 2.
         oversampling : padding factor of the transform.
+        is_compiled : sample with a compiled kernel, which takes seconds to build and is worth it from some ten
+            thousand projections on; needs a C++ compiler (see `has_compiler`).
         """
         self.box_size = volumes.shape[-1]
+        self._n_maps = len(volumes)
         self._padded = oversampling * self.box_size
         self._oversampling = oversampling
         self._transform = self._compute_transform(volumes)
         self._frequencies = self._list_frequencies(volumes.device)
+        self._sample = _compile_gather() if is_compiled else _gather
 
     def project(self, rotations: torch.Tensor, shifts_yx: torch.Tensor) -> torch.Tensor:
         """Project along z after rotation, then shift.
@@ -47,7 +56,7 @@ class Projector:
         return torch.cat(parts)
 
     def _compute_transform(self, volumes: torch.Tensor) -> torch.Tensor:
-        """Return the (2c, N, N, N/2 + 1) real and imaginary parts, z and y centred, x from zero frequency on."""
+        """Return (N + 1, N + 1, N/2 + 1, 2c): real and imaginary parts, -N/2 to N/2 in z and y, x from 0."""
         n, padded = self.box_size, self._padded
         positions = (torch.arange(n, device=volumes.device) - n // 2) / padded
         kernel = torch.sinc(positions) ** 2
@@ -56,7 +65,11 @@ class Projector:
         corrected = functional.pad(corrected, (low, high) * 3)
         spectrum = torch.fft.rfftn(torch.fft.ifftshift(corrected, dim=(-3, -2, -1)), dim=(-3, -2, -1))
         spectrum = torch.fft.fftshift(spectrum, dim=(-3, -2))
-        return torch.cat([spectrum.real, spectrum.imag]).contiguous()
+        # zero frequency is a grid point in every pose: nothing is interpolated there, so nothing is to be made up for
+        spectrum[:, padded // 2, padded // 2, 0] = volumes.sum(dim=(-3, -2, -1)).to(spectrum.dtype)
+        spectrum = torch.cat([spectrum, spectrum[:, :1]], dim=1)        # periodic: the last plane is the first again
+        spectrum = torch.cat([spectrum, spectrum[:, :, :1]], dim=2)
+        return torch.view_as_real(spectrum.movedim(0, -1).contiguous()).flatten(-2)
 
     def _list_frequencies(self, device: torch.device) -> torch.Tensor:
         """Return (p, 2) integer (ky, kx) of the half plane inside the Nyquist circle, in 1/box."""
@@ -69,25 +82,62 @@ class Projector:
     def _project_chunk(self, rotations: torch.Tensor, shifts_yx: torch.Tensor) -> torch.Tensor:
         n, n_images = self.box_size, len(rotations)
         ky, kx = self._frequencies[:, 0], self._frequencies[:, 1]
-        rotations = rotations.to(self._frequencies)
+        rotations = rotations.to(self._frequencies) * self._oversampling
         points = kx[:, None] * rotations[:, None, 0] + ky[:, None] * rotations[:, None, 1]       # (b, p, 3): A^T k
-        values = self._sample(points)
-        phase = -2 * math.pi / n * (self._frequencies @ shifts_yx.to(ky).T).T[:, None]           # (b, 1, p)
-        values = values * torch.polar(torch.ones_like(phase), phase)
-        half_plane = values.new_zeros((n_images, values.shape[1], n * (n // 2 + 1)))
+        values = torch.view_as_complex(self._sample(self._transform, points).unflatten(-1, (self._n_maps, 2)))
+        # the shift, and the move of the centre from index 0 to n // 2, are phases: the latter the signs (-1)^(kx + ky)
+        phase = -2 * math.pi / n * (shifts_yx.to(ky) @ self._frequencies.T)                      # (b, p)
+        sign = 1 - 2 * ((kx + ky) % 2)
+        values = (values * torch.polar(sign.expand_as(phase), phase)[..., None]).movedim(-1, 1)
+        half_plane = values.new_zeros((n_images, self._n_maps, n * (n // 2 + 1)))
         half_plane[..., (ky.long() % n) * (n // 2 + 1) + kx.long()] = values
-        images = torch.fft.irfft2(half_plane.unflatten(-1, (n, n // 2 + 1)), s=(n, n))
-        return torch.fft.fftshift(images, dim=(-2, -1))
+        return torch.fft.irfft2(half_plane.unflatten(-1, (n, n // 2 + 1)), s=(n, n))
 
-    def _sample(self, points: torch.Tensor) -> torch.Tensor:
-        """Interpolate the transforms trilinearly at (b, p, 3) x, y, z frequencies in 1/box; (b, c, p) complex."""
-        is_mirrored = points[..., :1] < 0                       # only x >= 0 is stored: F(-k) is conj F(k)
-        points = torch.where(is_mirrored, -points, points) * self._oversampling
-        half = self._padded // 2
-        x = points[..., 0] * (2 / half) - 1
-        y, z = ((points[..., i] + half) * (2 / (self._padded - 1)) - 1 for i in (1, 2))
-        grid = torch.stack([x, y, z], dim=-1).reshape(1, 1, 1, -1, 3)
-        sampled = functional.grid_sample(self._transform[None], grid, align_corners=True)
-        sampled = sampled.reshape(2, -1, *points.shape[:2]).movedim(2, 1)                        # (2, b, c, p)
-        imaginary = torch.where(is_mirrored[:, None, :, 0], -sampled[1], sampled[1])
-        return torch.complex(sampled[0], imaginary)
+
+def has_compiler() -> bool:
+    """Say whether kernels can be compiled on this machine."""
+    return any(shutil.which(name) for name in ('c++', 'g++', 'clang++'))
+
+
+def _gather(transform: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
+    """Interpolate the half transform (N + 1, N + 1, N/2 + 1, 2c) trilinearly at (b, p, 3) x, y, z; (b, p, 2c)."""
+    half = transform.shape[2] - 1
+    is_mirrored = points[..., :1] < 0                           # only x >= 0 is stored: F(-k) is conj F(k)
+    points = torch.where(is_mirrored, -points, points)
+    grid = torch.stack([points[..., 0] * (2 / half) - 1, points[..., 1] / half, points[..., 2] / half], dim=-1)
+    channels_first = transform.permute(3, 0, 1, 2)[None]
+    sampled = functional.grid_sample(channels_first, grid.reshape(1, 1, 1, -1, 3), align_corners=True)
+    return _conjugate(sampled.reshape(transform.shape[-1], *points.shape[:2]).movedim(0, -1), is_mirrored)
+
+
+def _gather_by_index(transform: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
+    """Do the same as `_gather` with plain indices, which a compiler turns into one loop."""
+    side, half = transform.shape[0], transform.shape[2] - 1
+    is_mirrored = points[..., :1] < 0
+    points = torch.where(is_mirrored, -points, points)
+    points = points + torch.tensor([0.0, half, half], device=points.device)
+    corner = points.floor()
+    rest = points - corner
+    x, y, z = corner.to(torch.int32).unbind(-1)
+    flat = transform.reshape(-1, transform.shape[-1])
+    total = torch.zeros((*points.shape[:2], transform.shape[-1]), device=points.device)
+    for dz in (0, 1):
+        for dy in (0, 1):
+            for dx in (0, 1):
+                weight = (rest[..., 0] if dx else 1 - rest[..., 0]) * (rest[..., 1] if dy else 1 - rest[..., 1])
+                weight = weight * (rest[..., 2] if dz else 1 - rest[..., 2])
+                index = ((z + dz) * side + (y + dy)) * (half + 1) + (x + dx)
+                total = total + flat[index] * weight[..., None]
+    return _conjugate(total, is_mirrored)
+
+
+def _conjugate(values: torch.Tensor, is_mirrored: torch.Tensor) -> torch.Tensor:
+    """Turn the sign of the imaginary parts, the odd channels of (b, p, 2c), where (b, p, 1) says so."""
+    is_imaginary = torch.arange(values.shape[-1], device=values.device) % 2 == 1
+    return torch.where(is_mirrored & is_imaginary, -values, values)
+
+
+@lru_cache(1)
+def _compile_gather() -> Gather:
+    """Return `_gather_by_index`, compiled when it is first called."""
+    return torch.compile(_gather_by_index, dynamic=True)

@@ -22,9 +22,16 @@ class PreparedVolume:
     pixel_size: float                       # Å/px
     diameter: float                         # Å, twice the largest distance of the mask from the centre of mass
 
+    def find_center_of_mass(self) -> np.ndarray:
+        """Return (3,) z, y, x of the centre of mass of the mask, Å from the centre of the box."""
+        grid = (np.arange(len(self.mask)) - len(self.mask) // 2) * self.pixel_size
+        sums = [self.mask.sum(axis=axes, dtype=np.float64) for axes in ((1, 2), (0, 2), (0, 1))]
+        return np.array([(one * grid).sum() / one.sum() for one in sums])
+
 
 def flatten_solvent(
-    density: np.ndarray, pixel_size: float, mask_threshold: float | None = None, low_pass: float | None = None
+    density: np.ndarray, pixel_size: float, mask_threshold: float | None = None, low_pass: float | None = None,
+    mask: np.ndarray | None = None,
 ) -> PreparedVolume:
     """Mask a map softly, take its solvent away and scale its protein to 1.
 
@@ -34,14 +41,22 @@ def flatten_solvent(
     pixel_size : Å/px of the map.
     mask_threshold : density of the outline in the map low-passed to 15 Å; default: by Otsu's method.
     low_pass : Å, resolution limit; default none.
+    mask : (n, n, n) in [0, 1], used instead of one made from a threshold.
 
     Raises
     ------
-    InputError : nothing, or everything, is above the threshold, or the protein is not brighter than the solvent.
+    InputError : nothing, or everything, is above the threshold, the mask is not in [0, 1], or the protein is not
+        brighter than the solvent.
     """
-    outline = low_pass_filter(density, pixel_size, max(_MASK_LOW_PASS, 3 * pixel_size))
-    threshold = find_threshold(outline) if mask_threshold is None else mask_threshold
-    mask = make_soft_mask(outline > threshold, pixel_size)
+    if mask is None:
+        outline = low_pass_filter(density, pixel_size, max(_MASK_LOW_PASS, 3 * pixel_size))
+        threshold = find_threshold(outline) if mask_threshold is None else mask_threshold
+        mask = make_soft_mask(outline > threshold, pixel_size)
+    elif mask.min() < -1e-3 or mask.max() > 1 + 1e-3 or not (mask > 0.5).any():
+        raise InputError(f'mask has values from {mask.min():.3g} to {mask.max():.3g}; give one from 0 (solvent) to 1')
+    if _measure_wall_share(mask) > 0.5:
+        raise InputError('volume is as bright at the walls of its box as inside; check that protein is bright in the '
+                         'map, and mask_threshold above the solvent')
     flattened = (density - _measure_solvent(density, mask)) * mask
     if low_pass is not None:
         flattened = low_pass_filter(flattened, pixel_size, low_pass)
@@ -156,6 +171,12 @@ def measure_diameter(mask: np.ndarray, pixel_size: float) -> float:
     voxels = np.argwhere(mask > 0.5)
     distances = np.linalg.norm(voxels - voxels.mean(axis=0), axis=1)
     return float(2 * np.percentile(distances, 99.5) * pixel_size)
+
+
+def _measure_wall_share(mask: np.ndarray) -> float:
+    """Return the share of the six faces of the box that lies in the mask: at most a third for any particle."""
+    faces = [mask.take(index, axis) for axis in range(3) for index in (0, -1)]
+    return float(np.mean([(face > 0.5).mean() for face in faces]))
 
 
 def _measure_solvent(density: np.ndarray, mask: np.ndarray) -> float:

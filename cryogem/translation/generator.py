@@ -42,9 +42,16 @@ class ResidualGenerator(nn.Module):
             nn.Conv2d(below, above, 1) for above, below in zip(widths, widths[1:], strict=False))
         self.merge = nn.ModuleList(_make_merge_step(width, is_full=level == 0) for level, width in enumerate(widths))
         self.last = nn.Conv2d(channels, 1, 3, padding=1)
-        nn.init.zeros_(self.last.weight)
-        nn.init.zeros_(cast(Tensor, self.last.bias))
+        self._initialise()
         use_channels_last(self)
+
+    def _initialise(self) -> None:
+        """Keep the variance of the features from level to level."""
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, _SLOPE)
+                nn.init.zeros_(cast(Tensor, module.bias))
+        nn.init.zeros_(self.last.weight)
 
     @property
     def sizes(self) -> dict[str, int]:

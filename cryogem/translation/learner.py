@@ -44,7 +44,7 @@ class TrainerSettings:
     discriminator_layers: int = 3
     discriminator_widest: int = 4           # the last maps, in widths: the last layers would cost most
     contrastive_crops: int = 4              # crops per step in the contrastive loss, whose encoder pass costs a third
-    penalty_weight: float = 1.0
+    penalty_weight: float = 0.01            # 1 makes the discriminator blind to skewed noise
     penalty_crops: int = 2                  # crops per step on which the gradient penalty is taken
     average_decay: float = 0.99             # of the running average of the generator's weights
 

@@ -51,7 +51,8 @@ class ProtCryogemGenerate(ProtCryogemMicrographs):
         self._addSetting(form, 'dose', 'Dose (e/Å²)', condition=_conditionOn('poisson', 'poisson_gaussian'))
         self._addSetting(form, 'n_micrographs', 'Number of micrographs')
         self._addSetting(form, 'particles', 'Particle stacks', display=params.EnumParam.DISPLAY_HLIST,
-                         more='Particles carry their true poses and CTFs.')
+                         more='generated: cut from the micrographs; clean: the same particles alone and without '
+                              'noise. All carry their true poses and CTFs.')
         self._addSetting(form, 'box_size', 'Box size (px)', allowsPointers=True, expertLevel=params.LEVEL_ADVANCED)
         self._addSetting(form, 'seed', 'Random seed', expertLevel=params.LEVEL_ADVANCED)
         self._addParallel(form)

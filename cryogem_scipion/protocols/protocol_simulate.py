@@ -75,7 +75,8 @@ class ProtCryogemSimulate(ProtCryogemMicrographs):
         self._addSetting(form, 'n_micrographs', 'Number of micrographs',
                          more='20 are enough to train on; generate makes any number later.')
         self._addSetting(form, 'particles', 'Particle stacks', display=params.EnumParam.DISPLAY_HLIST,
-                         more='Particles carry their true poses and CTFs.')
+                         more='generated: cut from the micrographs; clean: the same particles alone and without '
+                              'noise. All carry their true poses and CTFs.')
         self._addSetting(form, 'box_size', 'Box size (px)', allowsPointers=True, expertLevel=params.LEVEL_ADVANCED)
         self._addSetting(form, 'seed', 'Random seed', expertLevel=params.LEVEL_ADVANCED)
 

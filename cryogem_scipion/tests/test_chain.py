@@ -22,7 +22,7 @@ from cryogem_scipion.constants import CRYOGEM_ENV_ACTIVATION
 from cryogem_scipion.protocols import ProtCryogemGenerate, ProtCryogemSimulate, ProtCryogemTrain
 from cryogem_scipion.tests.data import Specimen, findRealData, makeSyntheticData, readRealData, writeCtfs, writePicks
 
-_NUMBER_OF_REAL = 3                                     # micrographs that are used, to be quick
+_NUMBER_OF_REAL = 2                                     # micrographs that are used, to be quick
 
 
 class ChainTest(BaseTest):

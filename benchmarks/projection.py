@@ -1,0 +1,85 @@
+"""Projection: ours against the published computation, with errors against the analytic projection.
+
+Run: python benchmarks/projection.py
+"""
+
+import sys
+from functools import partial
+
+import numpy as np
+import torch
+from reference import project_by_rotation
+from timing import print_ratio, time_pair
+
+from cryogem.conventions import euler_to_matrix
+from cryogem.specimen.orientation import draw_uniform_orientations
+from cryogem.specimen.projection import Projector, has_compiler
+from cryogem.specimen.volume import resample
+
+_FIELD = 480.0                              # Å, side of the map at every sampling
+_N_ORIENTATIONS = 64
+_BATCH = 512                                # projections per call of ours
+CASES = ((128, 90, 400, 70, 1.9), (90, 90, 200, 28, 3.8), (256, 128, 300, 300, 0.48))
+
+
+class Phantom:
+    """A sum of Gaussians whose maps and projections are known exactly."""
+
+    def __init__(self, seed: int = 0, n: int = 90, radius: float = 150.0, sigma: float = 9.0):
+        rng = np.random.default_rng(seed)
+        directions = rng.normal(size=(n, 3))
+        self._centers = directions / np.linalg.norm(directions, axis=1)[:, None] * radius * rng.uniform(size=(n, 1))
+        self._weights, self._sigma = rng.uniform(0.5, 1.5, n), sigma
+
+    def sample_map(self, box_size: int, pixel_size: float) -> np.ndarray:
+        """Return the (n, n, n) map."""
+        grid = (np.arange(box_size) - box_size // 2) * pixel_size
+        x, y, z = (np.exp(-(grid - one[:, None]) ** 2 / 2 / self._sigma ** 2) for one in self._centers.T)
+        return np.einsum('k,kz,ky,kx->zyx', self._weights, z, y, x, optimize=True).astype(np.float32)
+
+    def project(self, rotation: np.ndarray, box_size: int, pixel_size: float) -> np.ndarray:
+        """Return the (n, n) exact line integrals, density times px."""
+        grid = (np.arange(box_size) - box_size // 2) * pixel_size
+        x, y, _ = (self._centers @ rotation.T).T
+        x, y = (np.exp(-(grid - one[:, None]) ** 2 / 2 / self._sigma ** 2) for one in (x, y))
+        depth = self._sigma * np.sqrt(2 * np.pi) / pixel_size
+        return np.einsum('k,ky,kx->yx', self._weights * depth, y, x, optimize=True)
+
+
+def main() -> None:
+    """Print one line for each case, without and with a compiler."""
+    phantom = Phantom()
+    rotations = euler_to_matrix(draw_uniform_orientations(_BATCH, np.random.default_rng(1)))
+    for n, box_size, with_compiler, without, allowed in CASES:
+        density = phantom.sample_map(n, _FIELD / n)
+        pixel_size = _FIELD / box_size
+        exact = [phantom.project(one, box_size, pixel_size) for one in rotations[:_N_ORIENTATIONS]]
+        volume = torch.from_numpy(density)
+        resampled = torch.from_numpy(resample(density, _FIELD / n, pixel_size))
+        theirs = [project_by_rotation(volume, torch.from_numpy(one).float(), box_size).numpy()
+                  for one in rotations[:8]]
+        modes = [(False, without)] + ([(True, with_compiler)] if has_compiler() else [])
+        for is_compiled, goal in modes:
+            projector = Projector(resampled[None], is_compiled=is_compiled)
+            turns, shifts = torch.from_numpy(rotations), torch.zeros(_BATCH, 2)
+            ours = projector.project(turns, shifts)[:, 0].numpy()
+            reference, mine = time_pair(partial(project_by_rotation, volume, turns[0].float(), box_size),
+                                        partial(projector.project, turns, shifts), 5)
+            what = f'{n}³ to {box_size}²' + (', compiled' if is_compiled else '')
+            print_ratio(what, reference, mine / _BATCH, str(goal))
+            print(f'    error: reference {100 * _measure_error(theirs, exact):.2f} %, '
+                  f'ours {100 * _measure_error(ours, exact):.2f} %, allowed {allowed} %')
+    sys.stdout.flush()
+
+
+def _measure_error(images: np.ndarray | list, exact: list[np.ndarray]) -> float:
+    """Return the rms error of images, each scaled to fit best, relative to the rms of the exact projections."""
+    errors = []
+    for image, truth in zip(images, exact, strict=False):
+        scaled = image * ((image * truth).sum() / (image ** 2).sum())
+        errors.append(((scaled - truth) ** 2).sum() / (truth ** 2).sum())
+    return float(np.sqrt(np.mean(errors)))
+
+
+if __name__ == '__main__':
+    main()

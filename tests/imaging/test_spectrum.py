@@ -1,0 +1,88 @@
+"""Spectra in absolute units: noise of known variance and colour is measured as what it is."""
+
+import numpy as np
+import pytest
+
+from cryogem.imaging.noise import draw_field
+from cryogem.imaging.spectrum import N_SHELLS, measure_mean_power, measure_power, shell_indices, shell_positions
+
+SHELLS = np.arange(N_SHELLS)
+COLOURED = 0.5 + 8 * np.exp(-SHELLS / 20) + np.where(np.abs(SHELLS - 70) < 15, 1.0, 0.0)
+
+
+def average_groups(power: np.ndarray, size: int = 8) -> np.ndarray:
+    """Average neighbouring shells, the first few left out, where few frequencies lie."""
+    return power[..., 8:].reshape(*power.shape[:-1], -1, size).mean(axis=-1)
+
+
+@pytest.mark.parametrize('shape', [(128, 128), (96, 160), (301, 256), (40, 41)])
+def test_white_noise_gives_its_variance_on_all_shells(shape):
+    n = 2_000_000 // np.prod(shape)
+    images = np.random.default_rng(0).normal(3, 2, (n, *shape)).astype(np.float32)
+
+    power = measure_power(images)
+
+    assert power.shape == (n, N_SHELLS)
+    np.testing.assert_allclose(average_groups(power.mean(axis=0)), 4, rtol=0.08)
+
+
+def test_the_mean_of_the_spectra_is_the_spectrum_of_the_mean_power():
+    windows = np.random.default_rng(0).normal(3, 2, (12, 30, 30)).astype(np.float32)
+
+    np.testing.assert_allclose(measure_mean_power(windows), measure_power(windows).mean(axis=0), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize('shape', [(256, 256), (240, 320)])
+def test_the_colour_of_a_drawn_field_is_measured_again(shape):
+    rng = np.random.default_rng(1)
+
+    power = np.mean([measure_power(draw_field(COLOURED, shape, rng)) for _ in range(24)], axis=0)
+
+    np.testing.assert_allclose(average_groups(power), average_groups(COLOURED), rtol=0.08)
+
+
+def test_the_variance_of_a_field_is_the_mean_of_its_spectrum():
+    shape = (256, 192)
+    ky, kx = np.fft.fftfreq(shape[0])[:, None], np.fft.fftfreq(shape[1])
+    expected = np.interp(np.hypot(ky, kx) * 2 * N_SHELLS, SHELLS, COLOURED).mean()
+
+    fields = np.stack([draw_field(COLOURED, shape, np.random.default_rng(seed)) for seed in range(6)])
+
+    assert fields.var() == pytest.approx(expected, rel=0.04)
+    np.testing.assert_allclose(fields.mean(axis=(1, 2)), 0, atol=1e-5)
+
+
+def test_masked_pixels_do_not_count():
+    rng = np.random.default_rng(2)
+    image = rng.normal(0, np.sqrt(2), (320, 320)).astype(np.float32)
+    y, x = np.mgrid[:320, :320]
+    weights = np.ones((320, 320), np.float32)
+    for center in rng.uniform(0, 320, (25, 2)):
+        weights[np.hypot(y - center[0], x - center[1]) < 15] = 0
+    image[weights == 0] += 20
+
+    np.testing.assert_allclose(average_groups(measure_power(image, weights)), 2, rtol=0.12)
+    assert measure_power(image)[8:40].mean() > 10
+
+
+def test_a_wave_lies_on_its_shell():
+    x = np.arange(256)
+    wave = np.sin(2 * np.pi * 40 * x / 256)[None].repeat(256, axis=0)
+
+    assert measure_power(wave).argmax() == 40 * 2 * N_SHELLS // 256
+
+
+def test_the_mean_of_an_image_does_not_count():
+    image = np.random.default_rng(0).normal(0, 1, (64, 64))
+
+    np.testing.assert_allclose(measure_power(image + 50), measure_power(image), rtol=1e-2, atol=1e-3)
+
+
+def test_shells_reach_the_nyquist_frequency_along_both_axes():
+    positions = shell_positions((100, 60))
+
+    assert positions.shape == (100, 31)
+    assert positions[0, 0] == 0
+    assert positions[50, 0] == pytest.approx(N_SHELLS)
+    assert positions[0, 30] == pytest.approx(N_SHELLS)
+    np.testing.assert_array_equal(shell_indices((100, 60)), np.rint(positions))
