@@ -4,6 +4,31 @@ from pwem.objects import EMObject
 from pyworkflow.object import Float, Integer, String
 
 
+class CryogemSimulation(EMObject):
+    """A finished simulation: the specimen and what was measured on the real micrographs, for train and generate."""
+
+    def __init__(self, path=None, pixelSize=None, size=None, **kwargs):
+        super().__init__(**kwargs)
+        self._path = String(path)
+        self._pixelSize = Float(pixelSize)              # Å/px
+        self._size = Integer(size)                      # micrographs
+
+    def getPath(self) -> str:
+        """Return the folder of the engine, relative to the project."""
+        return self._path.get()
+
+    def getPixelSize(self) -> float:
+        """Return the pixel size of its micrographs, Å/px."""
+        return self._pixelSize.get()
+
+    def getFiles(self) -> set:
+        """Return what has to be copied with the object."""
+        return {self.getPath()}
+
+    def __str__(self):
+        return f'{self.getClassName()} ({self._size.get(0)} micrographs, {self._pixelSize.get(0.0):0.2f} Å/px)'
+
+
 class CryogemModel(EMObject):
     """A trained model of what the noise of one set of micrographs looks like."""
 

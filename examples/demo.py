@@ -137,9 +137,9 @@ class Chain:
     def import_specimen(self, specimen: 'Specimen') -> None:
         """Import map, micrographs and picks; CTFs are estimated by the simulation."""
         from cryogem_scipion.tests.data import writePicks
-        self.volume = self.run('ProtImportVolumes', 'import map', filesPath=specimen.volume,
+        self.volume = self.run('ProtImportVolumes', 'import map', {}, filesPath=specimen.volume,
                                samplingRate=specimen.volumePixelSize)
-        self.micrographs = self.run('ProtImportMicrographs', 'import micrographs', filesPath=specimen.micrographs,
+        self.micrographs = self.run('ProtImportMicrographs', 'import micrographs', {}, filesPath=specimen.micrographs,
                                     samplingRate=specimen.pixelSize, **specimen.acquisition)
         items = [mic.clone() for mic in self.micrographs.outputMicrographs]
         path = os.path.abspath('Tmp/picks.sqlite')
@@ -154,20 +154,19 @@ class Chain:
         inputs = {'inputVolumes': (self.volume, 'outputVolume'), 'inputCoordinates': (self.picks, 'outputCoordinates')}
         simulation = self.run('ProtCryogemSimulate', 'simulate', inputs, nMicrographs=n_simulated,
                               numberOfThreads=n_threads)
-        of_simulation = {'inputSimulation': (simulation, '')}
+        of_simulation = {'inputSimulation': (simulation, 'outputSimulation')}
         training = self.run('ProtCryogemTrain', 'train', of_simulation, maxSteps=n_steps)
         return self.run('ProtCryogemGenerate', 'generate', {**of_simulation, 'inputModel': (training, 'outputModel')},
                         nMicrographs=n_generated, particles=PARTICLE_STACKS.index('generated'),
                         numberOfThreads=n_threads)
 
-    def run(self, name: str, label: str, inputs: dict[str, tuple[Any, str]] | None = None, **values: Any) -> Any:
+    def run(self, name: str, label: str, inputs: dict[str, tuple[Any, str]], **values: Any) -> Any:
         """Launch a protocol, wait for it and print its outputs; leave with its last log lines if it fails."""
         protocol = self.project.newProtocol(self.protocols[name], **values)
         protocol.setObjLabel(label)
-        for parameter, (source, output) in (inputs or {}).items():
+        for parameter, (source, output) in inputs.items():
             getattr(protocol, parameter).set(source)
-            if output:
-                getattr(protocol, parameter).setExtended(output)
+            getattr(protocol, parameter).setExtended(output)
         print(f'{label} ...', flush=True)
         started = time.time()
         self.project.launchProtocol(protocol, wait=True)

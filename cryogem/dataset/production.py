@@ -12,7 +12,8 @@ from cryogem.errors import CryogemError
 from cryogem.progress import Progress
 
 Maker = Callable[[int], None]
-_makers: list[Maker] = []                   # the maker of a worker process, built once when it starts
+_recipes: list[tuple[Callable[..., Maker], tuple[Any, ...]]] = []      # how a worker process builds its maker
+_makers: list[Maker] = []                   # the maker of a worker process, built once for its first index
 
 
 def produce(build_maker: Callable[..., Maker], arguments: tuple[Any, ...], indices: Sequence[int], n_total: int,
@@ -30,6 +31,8 @@ def produce(build_maker: Callable[..., Maker], arguments: tuple[Any, ...], indic
     """
     progress = Progress('micrographs', n_total, done=n_total - len(indices))
     progress.update(n_total - len(indices))
+    if not indices:
+        return
     if n_workers == 1 or len(indices) < 2:
         _produce_here(build_maker(*arguments), indices, n_total, progress)
         return
@@ -61,8 +64,11 @@ def _produce_here(make: Maker, indices: Sequence[int], n_total: int, progress: P
 
 def _start_worker(build_maker: Callable[..., Maker], arguments: tuple[Any, ...]) -> None:
     torch.set_num_threads(1)
-    _makers[:] = [build_maker(*arguments)]
+    _recipes[:] = [(build_maker, arguments)]            # not built here: an exception would not reach the parent
 
 
 def _make_in_worker(index: int) -> None:
+    if not _makers:
+        build_maker, arguments = _recipes[0]
+        _makers.append(build_maker(*arguments))
     _makers[0](index)

@@ -42,21 +42,28 @@ def add_poisson_noise(clean: np.ndarray, electrons: float, rng: np.random.Genera
     ----------
     electrons : mean count per pixel, e.
     """
-    return _standardise(_count_electrons(clean, electrons, rng))
+    return _standardise(rng.poisson(_expect_electrons(clean, electrons)).astype(np.float32))
 
 
 def add_poisson_gaussian_noise(
     clean: np.ndarray, electrons: float, snr: float, rng: np.random.Generator
 ) -> np.ndarray:
-    """Count electrons as `add_poisson_noise` does, then add white detector noise at `snr`; unit sd."""
-    counted = _standardise(_count_electrons(clean, electrons, rng))
-    return add_gaussian_noise(counted, snr, rng)
+    """Count electrons as `add_poisson_noise` does, then add white detector noise; unit sd.
+
+    Parameters
+    ----------
+    electrons : mean count per pixel, e.
+    snr : variance of the signal in the counts over that of the detector noise.
+    """
+    expected = _expect_electrons(clean, electrons)
+    counted = rng.poisson(expected).astype(np.float32)
+    noise = rng.standard_normal(clean.shape, dtype=np.float32) * _noise_sd(expected, snr)
+    return _standardise(counted + noise)
 
 
-def _count_electrons(clean: np.ndarray, electrons: float, rng: np.random.Generator) -> np.ndarray:
+def _expect_electrons(clean: np.ndarray, electrons: float) -> np.ndarray:
     largest = float(np.abs(clean).max()) or 1.0
-    expected = electrons * (1 + 0.1 * clean / largest)
-    return rng.poisson(expected).astype(np.float32)
+    return electrons * (1 + 0.1 * clean / largest)
 
 
 def _noise_sd(clean: np.ndarray, snr: float) -> float:

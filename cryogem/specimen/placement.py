@@ -33,7 +33,7 @@ def place_particles(
     count : particles wanted with their centre inside the frame; the margin is filled at the same density.
     distances : px, evenly spaced quantiles of the distance that a particle keeps; one value is the same for all.
     margin : px around the frame in which centres may lie (particles cut by the border).
-    clustering : share of the darts that are thrown next to a particle already placed, 0 to 1.
+    clustering : share of the particles that are put beside another one, 0 to 1.
     is_forbidden : (h, w) bool, True where no centre may lie; the margin continues its edge.
 
     Returns
@@ -46,34 +46,39 @@ def place_particles(
     free = 1.0 if is_forbidden is None else 1 - is_forbidden.mean()
     density = count / max(free * shape[0] * shape[1], 1)
     if density * np.pi / 4 * np.median(distances) ** 2 > _JAMMING:
-        packed = _keep_allowed(_pack(low, high, density, float(np.median(distances)), rng), is_forbidden)
-        return rng.permutation(packed)[:wanted]
+        packed = _pack(low, high, density, float(np.median(distances)), rng)
+        return rng.permutation(packed[_is_allowed(packed, is_forbidden)])[:wanted]
+    n_anywhere = min(wanted, max(1, round((1 - clustering) * wanted)))
     placed = np.empty((0, 2))
-    failures = 0
+    # clusters grow last, beside what lies there; what finds no room in them lies anywhere
+    for n_wanted, is_beside in ((n_anywhere, False), (wanted, True), (wanted, False)):
+        placed = _fill(placed, n_wanted, low, high, distances, is_beside, is_forbidden, rng)
+    return placed
+
+
+def _fill(
+    placed: np.ndarray, wanted: int, low: np.ndarray, high: np.ndarray, distances: Sequence[float], is_beside: bool,
+    is_forbidden: np.ndarray | None, rng: np.random.Generator,
+) -> np.ndarray:
+    """Return `placed` with darts added that keep their distances, until `wanted` or the room is used up."""
+    failures = _TRIES if is_beside and not len(placed) else 0
     while len(placed) < wanted and failures < _TRIES:
         n_darts = max(64, wanted - len(placed))
         own = np.interp(rng.uniform(size=n_darts), np.linspace(0, 1, len(distances)), distances)
-        darts = _throw(low, high, placed, own, clustering, rng)
-        is_allowed = _is_allowed(darts, is_forbidden)
-        kept = _keep_distant(darts[is_allowed], own[is_allowed], placed)[: wanted - len(placed)]
+        darts = _throw_beside(placed, own, rng) if is_beside else rng.uniform(low, high, size=(n_darts, 2))
+        is_good = ((darts >= low) & (darts <= high)).all(axis=1) & _is_allowed(darts, is_forbidden)
+        kept = _keep_distant(darts[is_good], own[is_good], placed)[: wanted - len(placed)]
         failures = 0 if len(kept) else failures + 1
         placed = np.concatenate([placed, kept])
     return placed
 
 
-def _throw(low: np.ndarray, high: np.ndarray, placed: np.ndarray, own: np.ndarray, clustering: float,
-           rng: np.random.Generator) -> np.ndarray:
-    """Throw one dart for each of `own` distances: anywhere, or in the ring around a placed particle."""
-    darts = rng.uniform(low, high, size=(len(own), 2))
-    is_near = rng.uniform(size=len(own)) < clustering
-    if not clustering or not len(placed):
-        return darts
+def _throw_beside(placed: np.ndarray, own: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Throw one dart for each of `own` distances into the ring around a placed particle drawn at random."""
     radius = own * (1 + _CLUSTER_RING * rng.uniform(size=len(own)))
     angle = rng.uniform(0, 2 * np.pi, size=len(own))
     beside = placed[rng.integers(len(placed), size=len(own))]
-    beside = beside + radius[:, None] * np.stack([np.sin(angle), np.cos(angle)], axis=-1)
-    is_near &= ((beside >= low) & (beside <= high)).all(axis=1)
-    return np.where(is_near[:, None], beside, darts)
+    return beside + radius[:, None] * np.stack([np.sin(angle), np.cos(angle)], axis=-1)
 
 
 def _pack(low: np.ndarray, high: np.ndarray, density: float, distance: float, rng: np.random.Generator) -> np.ndarray:
@@ -89,10 +94,6 @@ def _pack(low: np.ndarray, high: np.ndarray, density: float, distance: float, rn
     turn = rng.uniform(0, 2 * np.pi, size=len(points))
     points = points + radius[:, None] * np.stack([np.sin(turn), np.cos(turn)], axis=-1)
     return points[((points >= low) & (points <= high)).all(axis=1)]
-
-
-def _keep_allowed(points: np.ndarray, is_forbidden: np.ndarray | None) -> np.ndarray:
-    return points[_is_allowed(points, is_forbidden)]
 
 
 def _is_allowed(points: np.ndarray, is_forbidden: np.ndarray | None) -> np.ndarray:

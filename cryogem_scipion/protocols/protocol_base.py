@@ -8,6 +8,7 @@ from typing import Any
 import pyworkflow.utils as pwutils
 from pwem.protocols import EMProtocol
 from pyworkflow import BETA
+from pyworkflow.object import Set
 from pyworkflow.protocol import STEPS_SERIAL, params
 
 from cryogem.config import Config, default_of, help_of, key_of
@@ -48,6 +49,11 @@ class ProtCryogemBase(EMProtocol):
             kind, options = _getParamKind(setting, default[number] if isinstance(default, tuple) else default)
             parent.addParam(name, kind, label=label, help=text, **options, **kwargs)
 
+    def _addSimulationParam(self, form, text: str) -> None:
+        """Add the input of what follows a simulation."""
+        form.addParam('inputSimulation', params.PointerParam, pointerClass='CryogemSimulation', important=True,
+                      label='Simulation', help=text)
+
     def _addGpuParams(self, form) -> None:
         """Add the hidden parameters from which Scipion makes the row of GPUs on top of the form."""
         form.addHidden(params.USE_GPU, params.BooleanParam, default=True, label='Use a GPU?',
@@ -86,6 +92,12 @@ class ProtCryogemBase(EMProtocol):
         """Return what is wrong with the inputs, all of it, each as label, value and remedy."""
         return []
 
+    def _validateSimulation(self) -> list[str]:
+        run = self._getSimulation()
+        if run is None or run.isFinished():
+            return []                       # Scipion itself says that it is empty
+        return [f'*Simulation* is {run.getStatus()}; wait until it is finished.']
+
     def _summary(self):
         return self.summaryVar.get('Not finished yet.').split('\n')
 
@@ -93,6 +105,10 @@ class ProtCryogemBase(EMProtocol):
         return ['Zhang2024']
 
     # --------------------------- UTILS functions -----------------------------
+    def _getSimulation(self):
+        """Return the run of the simulate protocol that is linked, itself or by its output; None if there is none."""
+        return self.inputSimulation.getObjValue()
+
     def _getSettings(self) -> dict[str, Any]:
         """Return the settings of the form."""
         return collectSettings(self, self._configClass, self._settingKeys)
@@ -107,7 +123,7 @@ class ProtCryogemBase(EMProtocol):
         for name in names:
             pointer = getattr(self, name)
             target = pointer.get()
-            size = target.getSize() if hasattr(target, 'getSize') else None
+            size = target.getSize() if isinstance(target, Set) else None
             described.append([name, pointer.getUniqueId() if target is not None else None, size])
         return json.dumps(described)
 

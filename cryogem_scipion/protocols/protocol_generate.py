@@ -10,6 +10,7 @@ from cryogem.config import NOISE_MODELS, GenerateConfig
 from cryogem_scipion.constants import TRAINED_MODEL
 from cryogem_scipion.convert import computeDigest
 from cryogem_scipion.protocols.protocol_micrographs import ProtCryogemMicrographs
+from cryogem_scipion.protocols.protocol_simulate import SIMULATION
 
 _CHOICES = (TRAINED_MODEL, *NOISE_MODELS)
 
@@ -34,10 +35,9 @@ class ProtCryogemGenerate(ProtCryogemMicrographs):
     def _defineParams(self, form):
         form.addSection('Input')
         self._addGpuParams(form)
-        form.addParam('inputSimulation', params.PointerParam, pointerClass='ProtCryogemSimulate', important=True,
-                      label='Simulation',
-                      help='A finished run of *cryogem - simulate*: its maps and its measurements are used. New '
-                           'particles in new poses are made, as many as you want.')
+        self._addSimulationParam(
+            form, 'The result of *cryogem - simulate*: its maps and its measurements are used. New particles in new '
+                  'poses are made, as many as you want.')
         form.addParam('noise', params.EnumParam, choices=list(_CHOICES), default=_CHOICES.index(TRAINED_MODEL),
                       label='Noise',
                       help='A trained model looks most like your micrographs. *measured* needs no training and comes '
@@ -67,27 +67,26 @@ class ProtCryogemGenerate(ProtCryogemMicrographs):
     def generateStep(self, inputs, settings):
         self._runMaker('generate', self.getGeneratedFolder(), {
             **json.loads(settings),
-            'dataset': self.inputSimulation.get().getDatasetFolder(),
+            'dataset': self._getSimulation().getDatasetFolder(),
             'model': self._getModelText(),
         }, inputs)
 
     def createOutputStep(self, inputs, settings):
-        simulation = self.inputSimulation.get()
-        sources = [Pointer(simulation, extended='outputMicrographs')]
+        simulation = self._getSimulation()
+        sources = [Pointer(simulation, extended=SIMULATION)]
         sources += [self.inputModel] if self._usesModel() else []
         self._createOutputs(self.getGeneratedFolder(), simulation.outputMicrographs.getAcquisition(), sources)
 
     # --------------------------- INFO functions ------------------------------
     def _validateInputs(self):
-        errors = []
-        simulation, model = self.inputSimulation.get(), self.inputModel.get()
-        if simulation is not None and not simulation.isFinished():
-            errors.append(f'*Simulation* is {simulation.getStatus()}; wait until it is finished.')
-        elif simulation is not None and model is not None and self._usesModel():
-            pixelSize = simulation.outputMicrographs.getSamplingRate()
-            if abs(model.getPixelSize() / pixelSize - 1) > 0.01:
-                errors.append(f'*Model* was trained at {model.getPixelSize():.3f} Å/px, the *Simulation* has '
-                              f'{pixelSize:.3f} Å/px; choose a model of this simulation.')
+        simulation, model = self._getSimulation(), self.inputModel.get()
+        errors = self._validateSimulation()
+        if errors or simulation is None or model is None or not self._usesModel():
+            return errors
+        pixelSize = simulation.outputMicrographs.getSamplingRate()
+        if abs(model.getPixelSize() / pixelSize - 1) > 0.01:
+            errors.append(f'*Model* was trained at {model.getPixelSize():.3f} Å/px, the *Simulation* has '
+                          f'{pixelSize:.3f} Å/px; choose a model of this simulation.')
         return errors
 
     def _methods(self):
@@ -99,6 +98,9 @@ class ProtCryogemGenerate(ProtCryogemMicrographs):
                 f'{micSet.getSamplingRate():.3g} Å/px by CryoGEM [Zhang2024] with {noise}.']
 
     # --------------------------- UTILS functions -----------------------------
+    def _describeOutputs(self, micSet, coordinateSet) -> list[str]:
+        return [*super()._describeOutputs(micSet, coordinateSet), f'Noise: *{self.getEnumText("noise")}*']
+
     def getGeneratedFolder(self) -> str:
         """Return the folder in which the engine leaves the micrographs."""
         return self._getExtraPath('generated')
@@ -113,7 +115,7 @@ class ProtCryogemGenerate(ProtCryogemMicrographs):
     def _describeGenerateInputs(self) -> str:
         """Return the inputs and their content: a simulation or model made anew is another input."""
         text = self._describeInputs('inputSimulation') + self._getModelText()
-        text += computeDigest(os.path.join(self.inputSimulation.get().getDatasetFolder(), 'manifest.json'))
+        text += computeDigest(os.path.join(self._getSimulation().getDatasetFolder(), 'manifest.json'))
         return text + (computeDigest(os.path.join(self._getModelText(), 'card.json')) if self._usesModel() else '')
 
 

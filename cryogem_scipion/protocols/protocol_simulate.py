@@ -16,8 +16,10 @@ from cryogem_scipion.convert import (
     writeCoordinates,
     writeCtfs,
 )
+from cryogem_scipion.objects import CryogemSimulation
 from cryogem_scipion.protocols.protocol_micrographs import ProtCryogemMicrographs
 
+SIMULATION = 'outputSimulation'
 _FEW_PICKS = 100
 _FEW_MICROGRAPHS = 4
 
@@ -34,6 +36,7 @@ class ProtCryogemSimulate(ProtCryogemMicrographs):
 
     _label = 'simulate'
     _prefix = 'simulated'
+    _possibleOutputs = {**ProtCryogemMicrographs._possibleOutputs, SIMULATION: CryogemSimulation}
     _configClass = SimulateConfig
     _settingKeys = ('n_micrographs', 'particles', 'box_size', 'particles_per_micrograph', 'signal_to_noise',
                     'minimum_distance', 'ice_thickness', 'particle_diameter', 'mask_threshold', 'low_pass',
@@ -138,6 +141,12 @@ class ProtCryogemSimulate(ProtCryogemMicrographs):
         sources = [pointer for pointer in (self.inputVolumes, self.inputCoordinates, self._getMicrographPointer(),
                                            self.inputCTF) if pointer.get() is not None]
         self._createOutputs(self.getDatasetFolder(), self._getMicrographPointer().get().getAcquisition(), sources)
+        micSet = self.outputMicrographs
+        simulation = CryogemSimulation(path=self.getDatasetFolder(), pixelSize=micSet.getSamplingRate(),
+                                       size=micSet.getSize())
+        self._defineOutputs(**{SIMULATION: simulation})
+        for source in sources:
+            self._defineSourceRelation(source, Pointer(self, extended=SIMULATION))
 
     # --------------------------- INFO functions ------------------------------
     def _validateInputs(self):

@@ -14,6 +14,7 @@ from cryogem_scipion.convert import computeDigest, getPattern, linkMicrographs, 
 from cryogem_scipion.engine import runCryogem
 from cryogem_scipion.objects import CryogemModel
 from cryogem_scipion.protocols.protocol_base import ProtCryogemBase
+from cryogem_scipion.protocols.protocol_simulate import SIMULATION
 
 MODEL = 'outputModel'
 # Settings that say how long to train: with more of them a run goes on from its checkpoint.
@@ -40,10 +41,9 @@ class ProtCryogemTrain(ProtCryogemBase):
     def _defineParams(self, form):
         form.addSection('Input')
         self._addGpuParams(form)
-        form.addParam('inputSimulation', params.PointerParam, pointerClass='ProtCryogemSimulate', important=True,
-                      label='Simulation',
-                      help='A finished run of *cryogem - simulate*: its micrographs are what the network gets to see, '
-                           'its measurements of ice and noise are where the network starts from.')
+        self._addSimulationParam(
+            form, 'The result of *cryogem - simulate*: its micrographs are what the network gets to see, its '
+                  'measurements of ice and noise are where the network starts from.')
         form.addParam('inputMicrographs', params.PointerParam, pointerClass='SetOfMicrographs', allowsNull=True,
                       label='Real micrographs',
                       help='The micrographs to learn from. Empty: those of the simulation. Give more if you have '
@@ -75,7 +75,7 @@ class ProtCryogemTrain(ProtCryogemBase):
     def trainStep(self, inputs, settings):
         values = json.loads(settings)
         fixed = json.dumps({key: value for key, value in values.items() if key not in _BUDGET})
-        simulation = self.inputSimulation.get()
+        simulation = self._getSimulation()
         ownMicrographs = self.inputMicrographs.get()
         micSet = simulation.getInputMicrographs() if ownMicrographs is None else ownMicrographs
         folder = simulation.getMicrographFolder() if ownMicrographs is None else self._getExtraPath('micrographs')
@@ -91,7 +91,7 @@ class ProtCryogemTrain(ProtCryogemBase):
         })
 
     def createOutputStep(self, inputs, settings):
-        dataset = self.inputSimulation.get().getDatasetFolder()
+        dataset = self._getSimulation().getDatasetFolder()
         model = CryogemModel(path=self.getModelFolder(), pixelSize=readManifest(dataset)['pixel_size'],
                              preset=json.loads(settings)['preset'], steps=self._countSteps())
         self._defineOutputs(**{MODEL: model})
@@ -103,13 +103,10 @@ class ProtCryogemTrain(ProtCryogemBase):
 
     # --------------------------- INFO functions ------------------------------
     def _validateInputs(self):
-        simulation = self.inputSimulation.get()
-        if simulation is not None and not simulation.isFinished():
-            return [f'*Simulation* is {simulation.getStatus()}; wait until it is finished.']
-        return []
+        return self._validateSimulation()
 
     def _warnings(self):
-        simulation, micSet = self.inputSimulation.get(), self.inputMicrographs.get()
+        simulation, micSet = self._getSimulation(), self.inputMicrographs.get()
         used = simulation.getInputMicrographs() if simulation is not None else None
         if used is None or micSet is None or abs(micSet.getSamplingRate() / used.getSamplingRate() - 1) < 0.01:
             return []
@@ -133,11 +130,11 @@ class ProtCryogemTrain(ProtCryogemBase):
 
     def _describeTrainingInputs(self) -> str:
         """Return the inputs and the content of the simulation: made anew it is another input."""
-        manifest = os.path.join(self.inputSimulation.get().getDatasetFolder(), 'manifest.json')
+        manifest = os.path.join(self._getSimulation().getDatasetFolder(), 'manifest.json')
         return self._describeInputs('inputSimulation', 'inputMicrographs') + computeDigest(manifest)
 
     def _getSources(self) -> list[Pointer]:
-        simulation = Pointer(self.inputSimulation.get(), extended='outputMicrographs')
+        simulation = Pointer(self._getSimulation(), extended=SIMULATION)
         return [simulation] + ([self.inputMicrographs] if self.inputMicrographs.get() is not None else [])
 
     def _countSteps(self) -> int:

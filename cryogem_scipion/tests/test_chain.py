@@ -82,7 +82,7 @@ class ChainTest(BaseTest):
     def newGenerate(cls, noise, **values):
         protocol = cls.newProtocol(ProtCryogemGenerate, useGpu=False, **values)
         protocol.noise.set(protocol.getParam('noise').choices.index(noise))
-        cls.linkInput(protocol, 'inputSimulation', cls.simulate)
+        cls.linkInput(protocol, 'inputSimulation', cls.simulate, 'outputSimulation')
         return protocol
 
     # ------------------------------ checks ---------------------------------
@@ -173,7 +173,7 @@ class TestCryogemChain(ChainTest):
         cls.simulate = cls.runSimulate(nMicrographs=3, particles=3, seed=1)
         cls.train = cls.newProtocol(ProtCryogemTrain, useGpu=False, maxSteps=4, cropSize=64, batchSize=2,
                                     nPositions=32, checkpointEvery=2)
-        cls.linkInput(cls.train, 'inputSimulation', cls.simulate)
+        cls.linkInput(cls.train, 'inputSimulation', cls.simulate)       # the run itself, as scripts may do
         cls.launchProtocol(cls.train)
         cls.generate = cls.newGenerate('trained model', nMicrographs=2, particles=2, seed=2)
         cls.linkInput(cls.generate, 'inputModel', cls.train, 'outputModel')

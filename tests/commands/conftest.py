@@ -12,11 +12,9 @@ from pathlib import Path
 import mrcfile
 import numpy as np
 import pytest
-import torch
 
 from cryogem.__main__ import main
-
-torch.set_num_threads(1)                    # frames of these tests are tiny
+from tests.phantom import GaussianPhantom
 
 MAP_BOX, MAP_PIXEL_SIZE = 40, 4.0           # px, Å/px; not the pixel size of the micrographs
 SHAPE, PIXEL_SIZE = (256, 288), 5.0         # px, Å/px
@@ -25,30 +23,14 @@ GREY_MEAN, GREY_SD = 120.0, 15.0
 SPREAD = 6.0                                # Å, of each Gaussian
 
 
-class Phantom:
-    """An asymmetric, chiral particle of Gaussian blobs; positions in Å from its rotation centre, (n, 3) x, y, z."""
-
-    def __init__(self) -> None:
-        turn = np.linspace(0, 4.5, 14)
-        helix = np.stack([34 * np.cos(turn), 26 * np.sin(turn), 14 * turn - 32], axis=1)
-        arm = np.array([1.0, 0.4, 0.2]) * np.linspace(8, 44, 6)[:, None]
-        knob = np.array([[-30.0, -18.0, -30.0], [-24.0, 20.0, -36.0], [6.0, -34.0, 22.0]])
-        self._positions = np.concatenate([helix, arm, knob])
-        self._weights = np.concatenate([np.ones(14), np.full(6, 1.4), np.full(3, 1.8)])
-
-    def fill_volume(self, box: int, pixel_size: float) -> np.ndarray:
-        """Return the (box, box, box) density, z, y, x."""
-        grid = (np.arange(box) - box // 2) * pixel_size
-        z, y, x = (np.exp(-(grid - self._positions[:, i, None]) ** 2 / (2 * SPREAD ** 2)) for i in (2, 1, 0))
-        return np.einsum('n,nz,ny,nx->zyx', self._weights, z, y, x).astype(np.float32)
-
-    def project(self, angles: Sequence[float], shape: tuple[int, int], pixel_size: float, center_yx: Sequence[float]
-                ) -> np.ndarray:
-        """Return the (h, w) projection along z after the RELION rotation `angles` (degrees), in density times Å."""
-        moved = self._positions @ turn_matrix(*angles).T
-        y, x = (np.exp(-((np.arange(n) - center) * pixel_size - moved[:, i, None]) ** 2 / (2 * SPREAD ** 2))
-                for n, center, i in zip(shape, center_yx, (1, 0), strict=True))
-        return np.einsum('n,ny,nx->yx', self._weights, y, x) * SPREAD * np.sqrt(2 * np.pi)
+def make_phantom() -> GaussianPhantom:
+    """Return an asymmetric, chiral particle of 100 Å: a helix, an arm and three knobs."""
+    turn = np.linspace(0, 4.5, 14)
+    helix = np.stack([34 * np.cos(turn), 26 * np.sin(turn), 14 * turn - 32], axis=1)
+    arm = np.array([1.0, 0.4, 0.2]) * np.linspace(8, 44, 6)[:, None]
+    knobs = np.array([[-30.0, -18.0, -30.0], [-24.0, 20.0, -36.0], [6.0, -34.0, 22.0]])
+    heights = np.concatenate([np.ones(14), np.full(6, 1.4), np.full(3, 1.8)])
+    return GaussianPhantom(np.concatenate([helix, arm, knobs]), np.full(23, SPREAD), heights)
 
 
 def turn_matrix(rot: float, tilt: float, psi: float) -> np.ndarray:
@@ -80,7 +62,7 @@ class RealSet:
     """Three micrographs with known particles in noise whose Thon rings fit their CTFs, and the particle's map."""
 
     folder: Path
-    phantom: Phantom
+    phantom: GaussianPhantom
     centers_yx: dict[str, np.ndarray]
 
     @property
@@ -126,21 +108,23 @@ def place_centers(rng: np.random.Generator, n: int, distance: float) -> np.ndarr
     return np.array(centers)
 
 
-def make_micrograph(phantom: Phantom, centers: np.ndarray, defocus: tuple[float, float, float],
+def make_micrograph(phantom: GaussianPhantom, centers: np.ndarray, defocus: tuple[float, float, float],
                     rng: np.random.Generator) -> np.ndarray:
     """Return an (h, w) micrograph: dark particles, noise of solvent through the CTF and of the camera after it."""
-    border = 48
-    shape = (SHAPE[0] + 2 * border, SHAPE[1] + 2 * border)
-    specimen = np.zeros(shape)
+    side, corner = 384, (np.array([384, 384]) - SHAPE) // 2
+    specimen = np.zeros((side, side))
     for center in centers:
         angles = (rng.uniform(0, 360), np.rad2deg(np.arccos(rng.uniform(-1, 1))), rng.uniform(0, 360))
-        specimen += phantom.project(angles, shape, PIXEL_SIZE, center + border)
-    ctf = transfer(shape, PIXEL_SIZE, *defocus)
+        shift = center + corner - side // 2
+        specimen += phantom.project(side, PIXEL_SIZE, turn_matrix(*angles), (shift[0], shift[1]))
+    ctf = transfer(specimen.shape, PIXEL_SIZE, *defocus)
     signal = -convolve(specimen, ctf)
     signal *= 0.8 / signal[specimen > 0.1 * specimen.max()].std()
-    contrast = signal + 1.1 * convolve(rng.standard_normal(shape), ctf) + 0.6 * rng.standard_normal(shape)
-    contrast += np.linspace(-0.3, 0.3, shape[1])                                # ice that grows thicker
-    return contrast[border:-border, border:-border].astype(np.float32) * GREY_SD + GREY_MEAN
+    white = rng.standard_normal((2, side, side))
+    contrast = signal + 1.1 * convolve(white[0], ctf) + 0.6 * white[1]
+    contrast += np.linspace(-0.3, 0.3, side)                                    # ice that grows thicker
+    window = tuple(slice(low, low + length) for low, length in zip(corner, SHAPE, strict=True))
+    return contrast[window].astype(np.float32) * GREY_SD + GREY_MEAN
 
 
 CTF_TABLE = """
@@ -168,8 +152,8 @@ _rlnDefocusAngle #5
 @pytest.fixture(scope='session')
 def real_set(tmp_path_factory: pytest.TempPathFactory) -> RealSet:
     """The experiment: map, micrographs, picks and CTFs on disk."""
-    folder, phantom, rng = tmp_path_factory.mktemp('real'), Phantom(), np.random.default_rng(2)
-    write_mrc(folder / 'map.mrc', phantom.fill_volume(MAP_BOX, MAP_PIXEL_SIZE), MAP_PIXEL_SIZE)
+    folder, phantom, rng = tmp_path_factory.mktemp('real'), make_phantom(), np.random.default_rng(2)
+    write_mrc(folder / 'map.mrc', phantom.render(MAP_BOX, MAP_PIXEL_SIZE), MAP_PIXEL_SIZE)
     (folder / 'coordinates').mkdir()
     known, table = {}, CTF_TABLE
     for i, defocus in enumerate(DEFOCUS):
@@ -258,8 +242,8 @@ def predict_particle(real_set: RealSet) -> Callable[..., np.ndarray]:
     def predict(row: dict, box: int, pixel_size: float) -> np.ndarray:
         origin = np.array([row['rlnOriginYAngst'], row['rlnOriginXAngst']]) / pixel_size
         side = 3 * box                                              # room for what the CTF spreads
-        angles = row['rlnAngleRot'], row['rlnAngleTilt'], row['rlnAnglePsi']
-        density = real_set.phantom.project(angles, (side, side), pixel_size, side // 2 - origin)
+        rotation = turn_matrix(row['rlnAngleRot'], row['rlnAngleTilt'], row['rlnAnglePsi'])
+        density = real_set.phantom.project(side, pixel_size, rotation, (-origin[0], -origin[1]))
         ctf = transfer((side, side), pixel_size, row['rlnDefocusU'], row['rlnDefocusV'], row['rlnDefocusAngle'])
         low = side // 2 - box // 2
         return convolve(density, ctf)[low:low + box, low:low + box]

@@ -92,8 +92,8 @@ def test_a_run_is_continued_with_another_number_of_workers(generated, interrupte
     assert fingerprint(interrupted) == fingerprint(generated)
 
 
-class Stop(Exception):
-    """Stands for a power cut."""
+class PowerCutError(Exception):
+    """Ends a run as a power cut would: no part of the engine expects it."""
 
 
 @pytest.mark.parametrize('n_written', [0, 2])
@@ -104,7 +104,7 @@ def test_a_run_that_dies_after_some_micrographs_is_continued_to_the_same_folder(
 
     def write_some(folder, exposure, image):
         if len(made) == n_written:
-            raise Stop
+            raise PowerCutError
         made.append(exposure.record.name)
         write(folder, exposure, image)
 
@@ -112,7 +112,7 @@ def test_a_run_that_dies_after_some_micrographs_is_continued_to_the_same_folder(
     with monkeypatch.context() as patch:
         patch.setattr(generate_command, 'write_micrograph', write_some)
         assert main(arguments) == 1
-    assert capsys.readouterr().err.splitlines()[-1].startswith('ERROR: Stop')
+    assert capsys.readouterr().err.splitlines()[-1].startswith('ERROR: PowerCutError')
     assert not (out / 'manifest.json').exists()
     assert len(list((out / 'records').iterdir())) == n_written
     assert list(out.rglob('*.part')) == []
@@ -132,7 +132,7 @@ def test_a_run_that_dies_in_the_middle_of_a_micrograph_is_continued_to_the_same_
 
     def write_some(path, tables):                       # the coordinates are the last file before the record
         if len(made) == 1:
-            raise Stop
+            raise PowerCutError
         made.append(path)
         write(path, tables)
 

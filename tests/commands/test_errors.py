@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from pathlib import Path
 
 import mrcfile
 import numpy as np
@@ -126,8 +127,8 @@ def test_coordinates_that_cannot_be_read_are_named(name, text, part, case, refus
 
 
 def test_a_ctf_table_without_one_of_the_micrographs_is_refused(case, refuse, real_set):
-    lines = [line for line in open(real_set.ctfs) if 'mic_3' not in line]
-    case.put('--ctfs', case.write_text('ctfs.star', ''.join(lines)))
+    lines = [line for line in Path(real_set.ctfs).read_text().splitlines() if 'mic_3' not in line]
+    case.put('--ctfs', case.write_text('ctfs.star', '\n'.join(lines) + '\n'))
 
     assert refuse() == (f"ctfs '{case.folder / 'ctfs.star'}' has no row for micrograph 'mic_3' (1 of 3 are missing); "
                         'give the table of the same micrographs')
@@ -137,7 +138,8 @@ def test_a_ctf_table_without_one_of_the_micrographs_is_refused(case, refuse, rea
 def test_a_table_without_defocus_is_no_ctf_table(text, case, refuse):
     case.put('--ctfs', case.write_text('ctfs.star', text))
 
-    assert refuse().startswith(f"ctfs '{case.folder / 'ctfs.star'}' has no table with rlnMicrographName and rlnDefocusU")
+    path = case.folder / 'ctfs.star'
+    assert refuse().startswith(f"ctfs '{path}' has no table with rlnMicrographName and rlnDefocusU")
 
 
 def test_a_missing_ctf_table_is_named(case, refuse):
@@ -147,7 +149,7 @@ def test_a_missing_ctf_table_is_named(case, refuse):
 
 
 def test_a_ctf_that_is_no_number_is_refused(case, refuse, real_set):
-    text = open(real_set.ctfs).read().replace('17000.0', 'deep')
+    text = Path(real_set.ctfs).read_text().replace('17000.0', 'deep')
     case.put('--ctfs', case.write_text('ctfs.star', text))
 
     assert refuse().startswith(f"ctfs '{case.folder / 'ctfs.star'}' hold a value that is no number")
@@ -173,7 +175,7 @@ def test_micrographs_without_a_pixel_size_in_the_header_need_it_said(header, cas
 
 
 def test_a_map_without_a_pixel_size_is_named(case, refuse, real_set):
-    path = case.write_map('map.mrc', real_set.phantom.fill_volume(40, 4.0), pixel_size=None)
+    path = case.write_map('map.mrc', real_set.phantom.render(40, 4.0), pixel_size=None)
     case.put('--volume', path)
 
     assert refuse().startswith(f"pixel_size is missing: volume '{path}' has ")
@@ -188,7 +190,7 @@ def test_micrographs_smaller_than_two_particles_are_refused(case, refuse):
 
 
 def test_a_map_larger_than_the_micrographs_is_refused(case, refuse, real_set, calibrated):
-    path = case.write_map('map.mrc', real_set.phantom.fill_volume(40, 4.0), pixel_size=40.0)
+    path = case.write_map('map.mrc', real_set.phantom.render(40, 4.0), pixel_size=40.0)
     case.put('--volume', path).put('--calibration', calibrated)
 
     message = refuse()
@@ -212,7 +214,7 @@ def test_weights_that_are_no_shares_are_refused(weights, shown, case, refuse, re
     (lambda density: np.where(density > 1, np.inf, density), 'holds values that are not finite; repair the map'),
 ])
 def test_a_map_that_holds_no_particle_is_refused(change, part, case, refuse, real_set):
-    path = case.write_map('bad.mrc', change(real_set.phantom.fill_volume(40, 4.0)))
+    path = case.write_map('bad.mrc', change(real_set.phantom.render(40, 4.0)))
     case.put('--volume', path)
 
     assert refuse() == f"volume '{path}' {part}"
@@ -236,7 +238,7 @@ def test_a_mask_threshold_above_the_map_is_refused(case, refuse):
 
 
 def test_an_inverted_map_is_refused(case, refuse, real_set):
-    path = case.write_map('dark.mrc', -real_set.phantom.fill_volume(40, 4.0))
+    path = case.write_map('dark.mrc', -real_set.phantom.render(40, 4.0))
     case.put('--volume', path)
 
     assert 'check that protein is bright in the map' in refuse()
@@ -267,7 +269,7 @@ def test_picks_that_sit_beside_the_particles_are_refused(case, refuse, real_set)
     rng = np.random.default_rng(0)
     for name, centers in real_set.centers_yx.items():
         darts = place_particles((256, 288), 40, (24.0,), 0, rng)
-        away = [dart for dart in darts if np.hypot(*(centers - dart).T).min() > 26 and 20 < min(dart) and
+        away = [dart for dart in darts if np.hypot(*(centers - dart).T).min() > 26 and min(dart) > 20 and
                 dart[0] < 236 and dart[1] < 268]
         case.write_text(f'{name}.csv', 'x,y\n' + ''.join(f'{x},{y}\n' for y, x in away))
     case.put('--coordinates', case.folder / '*.csv').put('--particles-per-micrograph', '10:2')

@@ -22,8 +22,8 @@ def run(request, simulated, tmp_path_factory):
     """A finished run of two micrographs with both particle stacks, by each noise model and by the trained one."""
     out = tmp_path_factory.mktemp('generate') / request.param
     name = str(request.getfixturevalue('model')) if request.param == 'trained' else request.param
-    assert main(['generate', '--model', name, '--dataset', str(simulated), '--n-micrographs', '2', '--particles', 'both',
-                 '--seed', '4', '--output', str(out)]) == 0
+    assert main(['generate', '--model', name, '--dataset', str(simulated), '--n-micrographs', '2', '--particles',
+                 'both', '--seed', '4', '--output', str(out)]) == 0
     return request.param, out
 
 

@@ -118,7 +118,7 @@ def test_the_specimen_is_the_map_at_the_working_pixel_size(simulated, real_set):
         assert file.is_volume()
         assert float(file.voxel_size.x) == pytest.approx(5.0)
         density = file.data.copy()
-    expected = real_set.phantom.fill_volume(density.shape[0], 5.0)
+    expected = real_set.phantom.render(density.shape[0], 5.0)
 
     assert np.corrcoef(density.ravel(), expected.ravel())[0, 1] > 0.95
     assert np.corrcoef(density[:, :, ::-1].ravel(), expected.ravel())[0, 1] < 0.8

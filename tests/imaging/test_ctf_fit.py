@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from cryogem.imaging import ctf_fit
 from cryogem.imaging.ctf import evaluate_ctf
 from cryogem.imaging.ctf_fit import fit_ctf
 from cryogem.records import Ctf
@@ -48,6 +49,12 @@ def test_voltage_cs_and_amplitude_contrast_are_kept():
     assert (found.voltage, found.spherical_aberration, found.amplitude_contrast, found.phase_shift) == (
         200, 1.4, 0.07, 10)
     assert (found.defocus_u + found.defocus_v) / 2 == pytest.approx(14900, rel=0.02)
+
+
+def test_a_negative_astigmatism_is_one_turned_by_90_degrees():
+    found = ctf_fit._with_defocus(OPTICS, 15000.0, -500.0, 130.0)
+
+    assert (found.defocus_u, found.defocus_v, found.defocus_angle) == (15500, 14500, 40)
 
 
 @pytest.mark.parametrize('seed', [0, 1])

@@ -235,3 +235,54 @@ def test_measured_contrast_is_kept_when_no_signal_was_calibrated(ensemble):
 
     assert isinstance(calibration.micrographs[0], MicrographCalibration)
     assert draw_record(make_protocol(count=1), calibration, ensemble, 0).signal_scale == 1.0
+
+
+def test_tilted_ice_lies_in_a_plane_of_that_tilt(ensemble):
+    protocol = make_protocol(ice_thickness=50.0, ice_tilt=20.0)
+    record = draw_record(protocol, make_calibration(1.0), ensemble, 0)
+
+    centers = np.array([one.center_yx for one in record.particles]) * PIXEL_SIZE
+    heights = np.array([one.height for one in record.particles])
+    design = np.column_stack([centers, np.ones(len(centers))])
+    plane, _, _, _ = np.linalg.lstsq(design, heights, rcond=None)
+    np.testing.assert_allclose(design @ plane, heights, atol=1e-6)
+    assert np.rad2deg(np.arctan(np.hypot(*plane[:2]))) == pytest.approx(20.0)
+    middle = (np.array(SHAPE) - 1) / 2 * PIXEL_SIZE
+    assert middle @ plane[:2] + plane[2] == pytest.approx(0, abs=1e-6)
+
+
+def test_phase_shift_and_envelope_are_drawn_as_said_where_no_ctfs_are_known(ensemble):
+    protocol = make_protocol(count=1, phase_shift=(60.0, 120.0), b_factor=80.0, astigmatism=0.0)
+    ctfs = [draw_record(protocol, make_calibration(1.0, ctfs=(None,)), ensemble, i).ctf for i in range(40)]
+
+    shifts = np.array([one.phase_shift for one in ctfs])
+    assert 60 <= shifts.min() < 75 < 105 < shifts.max() <= 120
+    assert {one.b_factor for one in ctfs} == {80.0}
+    assert all(one.defocus_u == one.defocus_v for one in ctfs)
+
+
+def test_a_smaller_defocus_error_brings_the_picture_nearer_to_exact_heights(ensemble):
+    record = draw_record(make_protocol(count=12, ice_thickness=2000.0), make_calibration(1.0), ensemble, 0)
+    exact = expose(record, ensemble, defocus_error=0.5).clean
+    errors = [relative_error(expose(record, ensemble, defocus_error=one).clean, exact) for one in (20.0, 200.0)]
+
+    assert 0 < errors[0] < 0.25 * errors[1]
+
+
+def test_forbidden_regions_are_mirrored_with_the_ice_of_their_micrograph(ensemble):
+    is_forbidden = np.zeros(SHAPE, dtype=bool)
+    is_forbidden[:SHAPE[0] // 2] = True
+    protocol = make_protocol(count=8, forbidden=(is_forbidden,))
+    for index in range(6):
+        record = draw_record(protocol, make_calibration(1.0), ensemble, index)
+        rows = np.array([one.center_yx[0] for one in record.particles])
+        is_lower = rows > SHAPE[0] / 2 - 1
+        assert len(rows)
+        assert is_lower.all() if not record.ice_flips[0] else not is_lower.any()
+
+
+def test_the_record_says_how_many_particles_were_asked_for(ensemble):
+    record = draw_record(make_protocol(count=25), make_calibration(1.0), ensemble, 0)
+
+    assert record.n_requested == 25
+    assert sum(record.is_center_inside(one) for one in record.particles) == pytest.approx(25, abs=8)

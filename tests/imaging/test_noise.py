@@ -78,9 +78,8 @@ def test_detector_noise_comes_on_top_of_counting(clean):
                      for model in (lambda c, r: add_poisson_noise(c, 500.0, r),
                                    lambda c, r: add_poisson_gaussian_noise(c, 500.0, 0.5, r)))
 
-    # the counted image (signal s, noise 1 - s) is a third of the variance, white noise two thirds
-    share = counted / (1 + counted)
-    assert both == pytest.approx(share / (1 - share + 2), rel=0.1)
+    # in units of the signal's variance the two noises add up
+    assert 1 / both == pytest.approx(1 / counted + 1 / 0.5, rel=0.1)
 
 
 def test_measured_noise_has_the_measured_spectrum_and_leaves_the_signal(clean):

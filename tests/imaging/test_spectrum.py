@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 
 from cryogem.imaging.noise import draw_field
-from cryogem.imaging.spectrum import N_SHELLS, measure_mean_power, measure_power, shell_indices, shell_positions
+from cryogem.imaging.spectrum import (
+    N_SHELLS,
+    average_shells,
+    measure_mean_power,
+    measure_power,
+    shell_indices,
+    shell_positions,
+)
 
 SHELLS = np.arange(N_SHELLS)
 COLOURED = 0.5 + 8 * np.exp(-SHELLS / 20) + np.where(np.abs(SHELLS - 70) < 15, 1.0, 0.0)
@@ -63,6 +70,21 @@ def test_masked_pixels_do_not_count():
 
     np.testing.assert_allclose(average_groups(measure_power(image, weights)), 2, rtol=0.12)
     assert measure_power(image)[8:40].mean() > 10
+
+
+@pytest.mark.parametrize('shape', [(24, 32), (25, 32), (32, 27)])
+def test_shells_average_over_the_whole_plane(shape):
+    # mostly along y, so that the columns which the half plane holds but once must not count twice
+    image = np.random.default_rng(0).normal(0, 1, (shape[0], 1)) + 0.1 * np.random.default_rng(1).normal(0, 1, shape)
+    power = np.abs(np.fft.fft2(image)) ** 2
+    frequency = np.hypot(np.fft.fftfreq(shape[0])[:, None], np.fft.fftfreq(shape[1]))
+    shells = np.rint(frequency * 2 * N_SHELLS).astype(int)
+
+    found = average_shells(power[:, :shape[1] // 2 + 1], shape)
+
+    assert found.shape == (N_SHELLS,)
+    for shell in np.unique(shells[shells < N_SHELLS]):
+        assert found[shell] == pytest.approx(power[shells == shell].mean(), rel=1e-6)
 
 
 def test_a_wave_lies_on_its_shell():

@@ -1,0 +1,117 @@
+"""Production of micrographs by index, in this process and in others; what a worker suffers the parent is told."""
+
+import os
+import sys
+import time
+
+import pytest
+import torch
+
+from cryogem.dataset.production import produce
+from cryogem.errors import CryogemError, InputError
+
+
+def build_toucher(folder):
+    """Return what leaves a file for each index, with the process and its threads."""
+    def make(index):
+        (folder / f'{index}.txt').write_text(f'{os.getpid()} {torch.get_num_threads()}')
+
+    return make
+
+
+def build_refuser(folder, wrong):
+    def make(index):
+        if index == wrong:
+            raise InputError(f'micrograph {index} cannot be made; leave it out')
+        time.sleep(0.1)
+        build_toucher(folder)(index)
+
+    return make
+
+
+def build_victim(folder, wrong):
+    def make(index):
+        if index == wrong:
+            os._exit(1)                     # as the kernel ends a process that takes too much memory
+        build_toucher(folder)(index)
+
+    return make
+
+
+def build_nothing(folder):
+    raise InputError('model cannot be loaded; train it again')
+
+
+@pytest.fixture(autouse=True)
+def _restore_threads():
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def for_workers(monkeypatch):
+    """Make this module importable under its own name in the processes that are spawned."""
+    monkeypatch.setitem(sys.modules, __name__, sys.modules[__name__])
+
+
+def list_indices(folder):
+    return sorted(int(path.stem) for path in folder.iterdir())
+
+
+def test_only_the_missing_indices_are_made_in_this_process(tmp_path):
+    produce(build_toucher, (tmp_path,), [1, 4], 5, n_workers=1)
+
+    assert list_indices(tmp_path) == [1, 4]
+    assert (tmp_path / '1.txt').read_text() == f'{os.getpid()} 1'
+
+
+def test_one_thread_is_used_here_as_in_workers_and_the_number_is_given_back(tmp_path):
+    torch.set_num_threads(2)
+    produce(build_toucher, (tmp_path,), [0], 1, n_workers=1)
+
+    assert torch.get_num_threads() == 2
+    assert (tmp_path / '0.txt').read_text().split()[1] == '1'
+
+
+def test_the_threads_are_given_back_after_a_failure(tmp_path):
+    torch.set_num_threads(2)
+    with pytest.raises(InputError):
+        produce(build_refuser, (tmp_path, 0), [0], 1, n_workers=1)
+
+    assert torch.get_num_threads() == 2
+
+
+def test_nothing_is_built_nor_made_when_nothing_is_missing(tmp_path):
+    produce(build_nothing, (tmp_path,), [], 3, n_workers=4)
+
+    assert list_indices(tmp_path) == []
+
+
+def test_an_exception_here_ends_the_run_and_keeps_what_was_made(tmp_path):
+    with pytest.raises(InputError, match='micrograph 2 cannot be made'):
+        produce(build_refuser, (tmp_path, 2), range(5), 5, n_workers=1)
+
+    assert list_indices(tmp_path) == [0, 1]
+
+
+def test_an_exception_of_a_worker_reaches_the_parent_as_it_is(tmp_path, for_workers):
+    with pytest.raises(InputError, match='micrograph 1 cannot be made; leave it out'):
+        produce(build_refuser, (tmp_path, 1), range(40), 40, n_workers=2)
+
+    assert 1 not in list_indices(tmp_path)
+    assert len(list_indices(tmp_path)) < 39                             # the rest was called off
+    notes = [path.read_text().split() for path in tmp_path.iterdir()]
+    assert {threads for _, threads in notes} == {'1'}
+    assert str(os.getpid()) not in {process for process, _ in notes}
+
+
+def test_a_worker_that_is_killed_is_reported_with_a_remedy(tmp_path, for_workers):
+    with pytest.raises(CryogemError, match='workers ended before their work was done.*use fewer and continue the run'):
+        produce(build_victim, (tmp_path, 1), range(6), 6, n_workers=2)
+
+
+@pytest.mark.slow
+def test_an_exception_of_a_worker_that_begins_reaches_the_parent_as_it_is(tmp_path, for_workers):
+    with pytest.raises(InputError, match='model cannot be loaded; train it again'):
+        produce(build_nothing, (tmp_path,), range(4), 4, n_workers=2)
