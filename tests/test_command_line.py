@@ -201,7 +201,8 @@ def test_the_help_shows_units_and_defaults(capsys):
     text = ' '.join(capsys.readouterr().out.split())
 
     assert '--voltage X acceleration voltage, kV, where the CTF table does not say it (default: 300)' in text
-    assert '--defocus-range MIN:MAX defocus of micrographs when no CTFs are given and none can be estimated, Å (default: 12000:25000)' in text
+    assert '--defocus-range MIN:MAX defocus of micrographs when no CTFs are given and none can be estimated, Å ' \
+        '(default: 12000:25000)' in text
     assert '--seed N seed of all random numbers; the same seed gives the same pixels and tables (default: 0)' in text
     assert '(required)' in text
 

@@ -119,7 +119,7 @@ def read_maps(volumes: Sequence[str], config: SimulateConfig) -> tuple[list[Prep
                              f'{density.shape[0]}; give a mask sampled as the map')
         prepared.append(flatten_solvent(density, pixel_size, config.mask_threshold, config.low_pass, given))
         weights.append(weight)
-        logger.info('map %s: box %d px, %.3g Å/px, particle diameter %.0f Å, its middle at z, y, x = %s Å from the centre',
+        logger.info('map %s: box %d px, %.3g Å/px, particle diameter %.0f Å, middle at z, y, x = %s Å off centre',
                     path, density.shape[0], pixel_size, prepared[-1].diameter,
                     ', '.join(f'{one:.1f}' for one in prepared[-1].find_center_of_mass()))
     return prepared, weights

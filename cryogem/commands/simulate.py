@@ -25,6 +25,7 @@ from cryogem.dataset.writer import (
 from cryogem.errors import ConfigError, InputError
 from cryogem.imaging.calibration import (
     Calibration,
+    fit_own_scales,
     fit_signal,
     measure_excess_power,
     measure_frame_power,
@@ -39,8 +40,7 @@ from cryogem.specimen.volume import PreparedVolume, bring_to_pixel_size, filter_
 
 logger = logging.getLogger(__name__)
 
-_N_TRIALS = 6                               # clean micrographs whose mean power calibrates the signal
-_TRIAL_INDEX = 2 ** 31                      # their indices, apart from those of any run
+_TRIAL_INDEX = 2 ** 31                      # of the clean micrographs that calibrate the signal: apart from any run's
 
 
 def run(config: SimulateConfig, output: Path) -> None:
@@ -122,25 +122,31 @@ def calibrate_signal(
     """
     scale, b_factor = 1.0, 0.0
     if signal_to_noise is None:
-        if calibration.excess_power is None:
+        if not any(one.n_picks for one in calibration.micrographs):
             raise ConfigError('signal_to_noise is missing and there are no picks to measure it; '
                               'give coordinates of the real micrographs, or the ratio (0.1 is common)')
         trials = _expose_trials(calibration, protocol, build_ensemble(volumes, weights))
         scale, b_factor = fit_signal(calibration, _measure_clean_excess(trials, calibration))
     trials = _expose_trials(calibration, protocol, build_filtered_ensemble(volumes, weights, b_factor))
+    powers = np.stack([measure_frame_power(trial.clean) for trial in trials])
     if signal_to_noise is not None:
         scale = _scale_to_ratio(trials, signal_to_noise)
-    power = np.mean([measure_frame_power(trial.clean) for trial in trials], axis=0)
-    logger.info('signal: %.4g contrast units per unit of projected density, map filtered by B = %.0f Å²',
-                scale, b_factor)
-    return with_signal(calibration, scale, b_factor, power)
+        own_scales = [scale] * len(trials)
+    else:
+        own_scales = fit_own_scales(calibration, scale, _measure_clean_excess(trials, calibration))
+    logger.info('signal: %.4g contrast units per unit of projected density (%.4g to %.4g on single micrographs), '
+                'map filtered by B = %.0f Å²', scale, min(own_scales), max(own_scales), b_factor)
+    return with_signal(calibration, scale, b_factor, powers, own_scales)
 
 
 def _expose_trials(calibration: Calibration, protocol: Protocol, ensemble: Ensemble) -> list[Exposure]:
-    """Return clean micrographs at signal scale 1 whose indices no run uses."""
-    calibration = dataclasses.replace(calibration, signal_scale=1.0)
-    return [expose(draw_record(protocol, calibration, ensemble, _TRIAL_INDEX + i), ensemble)
-            for i in range(_N_TRIALS)]
+    """Return a clean micrograph at signal scale 1 for each real one, with its CTF; no run uses their indices."""
+    trials = []
+    for i, real in enumerate(calibration.micrographs):
+        record = draw_record(protocol, calibration, ensemble, _TRIAL_INDEX + i)
+        record = dataclasses.replace(record, ctf=real.ctf or record.ctf, signal_scale=1.0)
+        trials.append(expose(record, ensemble))
+    return trials
 
 
 def choose_box_size(ensemble: Ensemble, calibration: Calibration) -> int:
@@ -163,13 +169,15 @@ def _obtain_calibration(config: SimulateConfig, output: Path, maps: list[Prepare
 
 
 def _measure_clean_excess(trials: list[Exposure], calibration: Calibration) -> np.ndarray:
-    centers = [np.array([p.center_yx for p in trial.record.particles if trial.record.is_pickable(p)]).reshape(-1, 2)
-               for trial in trials]
-    excess = measure_excess_power([trial.clean for trial in trials], centers,
-                                  calibration.particle_diameter / calibration.pixel_size)
-    if excess is None:
-        raise ConfigError('particles_per_micrograph leaves the trial micrographs empty; give a larger number')
-    return np.array(excess)
+    """Return the (n, shells) excess power of clean micrographs at the particles that people would pick."""
+    diameter_px = calibration.particle_diameter / calibration.pixel_size
+    return np.stack([measure_excess_power(trial.clean, _list_centers(trial), diameter_px) for trial in trials])
+
+
+def _list_centers(trial: Exposure) -> np.ndarray:
+    """Return (n, 2) centres of the particles that people would pick."""
+    pickable = [one.center_yx for one in trial.record.particles if trial.record.is_pickable(one)]
+    return np.array(pickable).reshape(-1, 2)
 
 
 def _scale_to_ratio(trials: list[Exposure], signal_to_noise: float) -> float:

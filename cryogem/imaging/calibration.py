@@ -11,7 +11,7 @@ import numpy as np
 from cryogem.errors import InputError
 from cryogem.imaging.grey import GreyScale, find_good_region, measure_grey_scale
 from cryogem.imaging.ice import fit_ice, render_ice
-from cryogem.imaging.spectrum import N_SHELLS, measure_mean_power, measure_power
+from cryogem.imaging.spectrum import N_SHELLS, measure_power
 from cryogem.records import Ctf
 from cryogem.specimen.placement import measure_nearest_distances
 
@@ -19,7 +19,6 @@ logger = logging.getLogger(__name__)
 
 _EXCESS_SHELLS = slice(3, N_SHELLS // 2)    # low to middle shells: above the ice, below where noise is all
 _B_FACTORS = np.arange(-300.0, 1201.0, 20.0)  # Å², tried for the fall-off of the signal
-_OUTLYING_WINDOW = 6.0                      # robust sd of window variance beyond which a window is dirt
 
 
 @dataclass(frozen=True)
@@ -45,6 +44,7 @@ class MicrographCalibration:
     background_power: tuple[float, ...]     # spectrum outside the picked particles
     noise_power: tuple[float, ...]          # spectrum that the measured noise model draws from
     ctf: Ctf | None = None
+    signal_scale: float | None = None       # its own: thick ice shows particles fainter than thin ice
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,6 @@ class Calibration:
     particle_diameter: float                # Å
     particles_per_frame: tuple[float, float] | None     # mean, sd over the frames, scaled to `shape`
     neighbour_distances: tuple[float, ...] | None       # Å, even quantiles of what particles keep from each other
-    excess_power: tuple[float, ...] | None  # spectrum of windows on picks less that of windows everywhere
     signal_scale: float | None              # contrast units per unit of projected density, once a map is known
     map_b_factor: float                     # Å², by which maps are filtered to match the particles
     micrographs: tuple[MicrographCalibration, ...]
@@ -125,12 +124,12 @@ def calibrate(micrographs: Sequence[RealMicrograph], pixel_size: float, particle
     shape = max(shapes, key=shapes.count)
     return Calibration(
         pixel_size, shape, particle_diameter, measure_density(flattened, picks, shape, diameter_px),
-        measure_neighbour_distances(picks, pixel_size), measure_excess_power(flattened, picks, diameter_px),
-        None, 0.0, tuple(measured))
+        measure_neighbour_distances(picks, pixel_size), None, 0.0, tuple(measured))
 
 
 def with_signal(
-    calibration: Calibration, signal_scale: float, map_b_factor: float, signal_power: np.ndarray
+    calibration: Calibration, signal_scale: float, map_b_factor: float, signal_power: np.ndarray,
+    own_scales: Sequence[float] | None = None,
 ) -> Calibration:
     """Return the calibration once the map is known: the noise is what the total holds beyond the calibrated signal.
 
@@ -141,27 +140,30 @@ def with_signal(
     ----------
     signal_scale : contrast units per unit of projected density.
     map_b_factor : Å², by which the maps were filtered.
-    signal_power : (N_SHELLS,) mean frame spectrum of clean micrographs of the filtered maps at scale 1.
+    signal_power : (N_SHELLS,) mean frame spectrum of clean micrographs of the filtered maps at scale 1, or
+        (n, N_SHELLS) of each micrograph with its own CTF.
+    own_scales : of each micrograph; default `signal_scale` for all.
     """
+    n = len(calibration.micrographs)
+    powers, scales = np.broadcast_to(signal_power, (n, N_SHELLS)), own_scales or [signal_scale] * n
     micrographs = []
-    for one in calibration.micrographs:
+    for one, power, scale in zip(calibration.micrographs, powers, scales, strict=True):
         total = np.asarray(one.total_power)
-        noise = np.maximum(total - signal_scale ** 2 * signal_power, 0.1 * total)
-        micrographs.append(dataclasses.replace(one, noise_power=tuple(noise.tolist())))
+        noise = np.maximum(total - scale ** 2 * power, 0.1 * total)
+        micrographs.append(dataclasses.replace(one, noise_power=tuple(noise.tolist()), signal_scale=float(scale)))
     return dataclasses.replace(calibration, signal_scale=signal_scale, map_b_factor=map_b_factor,
                                micrographs=tuple(micrographs))
 
 
 def fit_signal(calibration: Calibration, clean_excess: np.ndarray) -> tuple[float, float]:
-    """Find amplitude and fall-off that make the simulated excess power at particles fit the real one best.
+    """Find amplitude and fall-off that make the simulated excess power fit the real one best.
 
-    Least squares over the low to middle shells. Single shells can be negative: in a crowded frame windows between
-    particles hold more of some frequencies than windows on them; the simulation is crowded in the same way.
+    Least squares over the low to middle shells of all micrographs.
 
     Parameters
     ----------
     calibration : with the excess power of the real micrographs.
-    clean_excess : (N_SHELLS,) the same of clean micrographs at scale 1.
+    clean_excess : (n, N_SHELLS) the same of a clean micrograph at scale 1 with the CTF of each.
 
     Returns
     -------
@@ -172,22 +174,52 @@ def fit_signal(calibration: Calibration, clean_excess: np.ndarray) -> tuple[floa
     ------
     InputError : the spectrum of the picked places does not resemble that of simulated particles.
     """
-    shells = np.arange(N_SHELLS)
-    squared_frequency = (shells / N_SHELLS / (2 * calibration.pixel_size)) ** 2
-    # shells hold modes in proportion to their radius and noise in proportion to their power
-    weights = shells / np.mean([one.total_power for one in calibration.micrographs], axis=0)
-    weights, real, clean, squared_frequency = (
-        np.asarray(one)[_EXCESS_SHELLS] for one in (weights, calibration.excess_power, clean_excess, squared_frequency))
+    weights, real, is_used = _stack_excess(calibration)
+    clean = np.asarray(clean_excess)[is_used][:, _EXCESS_SHELLS]
+    squared_frequency = (np.arange(N_SHELLS)[_EXCESS_SHELLS] / N_SHELLS / (2 * calibration.pixel_size)) ** 2
     best = (np.inf, 0.0, 0.0)
     for b_factor in _B_FACTORS:
         shape = np.exp(-b_factor / 2 * squared_frequency) * clean
-        squared_scale = float((weights * real) @ shape) / max(float((weights * shape) @ shape), 1e-30)
-        misfit = float(weights @ (real - squared_scale * shape) ** 2)
+        squared_scale = float(_fit_line(weights, real, shape))
+        misfit = float((weights * (real - squared_scale * shape) ** 2).sum())
         best = min(best, (misfit, float(b_factor), squared_scale))
     if best[2] <= 0:
         raise InputError('coordinates do not sit on particles: the power at the picked places does not resemble '
                          'that of the map; check that picks, micrographs and map belong together')
     return float(np.sqrt(best[2])), best[1]
+
+
+def fit_own_scales(calibration: Calibration, signal_scale: float, clean_excess: np.ndarray) -> list[float]:
+    """Fit the amplitude of each micrograph to its own excess power, the fall-off being known.
+
+    Parameters
+    ----------
+    signal_scale : of the set; an own scale is kept within a factor of 1.5 of it, for single frames hold few picks.
+    clean_excess : (n, N_SHELLS) of clean micrographs at scale 1, of the filtered map, with the CTF of each.
+
+    Returns
+    -------
+    (n,) scales, contrast units per unit of projected density; `signal_scale` for micrographs without picks.
+    """
+    weights, real, is_used = _stack_excess(calibration)
+    squared = _fit_line(weights, real, np.asarray(clean_excess)[is_used][:, _EXCESS_SHELLS], axis=1)
+    scales = np.full(len(is_used), signal_scale)
+    scales[is_used] = np.clip(np.sqrt(np.maximum(squared, 0)), signal_scale / 1.5, signal_scale * 1.5)
+    return [float(scale) for scale in scales]
+
+
+def _stack_excess(calibration: Calibration) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return (m, shells) weights and excess powers of the micrographs with picks, and (n,) bool which these are."""
+    is_used = np.array([one.n_picks > 0 for one in calibration.micrographs])
+    total, background = (np.array([getattr(one, name) for one in calibration.micrographs])[is_used][:, _EXCESS_SHELLS]
+                         for name in ('total_power', 'background_power'))
+    # shells hold modes in proportion to their radius and noise in proportion to their power
+    return np.arange(N_SHELLS)[_EXCESS_SHELLS] / total, total - background, is_used
+
+
+def _fit_line(weights: np.ndarray, values: np.ndarray, shape: np.ndarray, axis: int | None = None) -> np.ndarray:
+    """Return the factor of `shape` that fits `values` best, weighted least squares."""
+    return (weights * values * shape).sum(axis=axis) / np.maximum((weights * shape ** 2).sum(axis=axis), 1e-30)
 
 
 def measure_frame_power(contrast: np.ndarray) -> np.ndarray:
@@ -198,20 +230,19 @@ def measure_frame_power(contrast: np.ndarray) -> np.ndarray:
 def measure_background_power(contrast: np.ndarray, is_background: np.ndarray) -> np.ndarray:
     """Return the (N_SHELLS,) spectrum of an (h, w) frame outside particles."""
     region = find_good_region(contrast)
-    return measure_power(contrast[region], is_background[region].astype(np.float32))
+    h, w = contrast[region].shape
+    hann = np.hanning(h + 2)[1:-1, None] * np.hanning(w + 2)[1:-1]
+    return measure_power(contrast[region], (is_background[region] * hann).astype(np.float32))
 
 
-def measure_excess_power(
-    contrasts: Sequence[np.ndarray], picks: Sequence[np.ndarray], diameter_px: float
-) -> tuple[float, ...] | None:
-    """Return the spectrum of windows centred on picks less that of windows all over the frames; None without picks."""
-    size = 2 * int(np.ceil(diameter_px / 2))
-    at_picks = [_cut_windows(c, p, size) for c, p in zip(contrasts, picks, strict=True)]
-    everywhere = [_cut_windows(c, _list_grid(c.shape, size), size) for c in contrasts]
-    if not sum(map(len, at_picks)):
-        return None
-    powers = [measure_mean_power(_drop_outlying(np.concatenate(one))) for one in (at_picks, everywhere)]
-    return tuple((powers[0] - powers[1]).tolist())
+def measure_excess_power(contrast: np.ndarray, centers_yx: np.ndarray, diameter_px: float) -> np.ndarray:
+    """Return the (N_SHELLS,) spectrum of a whole frame less that of its background.
+
+    The noise is in both and cancels; what is left is signal. Of the signal the background holds fringes and what lies
+    between particles, in a clean micrograph as in a real one.
+    """
+    is_background = find_background(contrast.shape, centers_yx, diameter_px)
+    return measure_frame_power(contrast) - measure_background_power(contrast, is_background)
 
 
 def measure_density(
@@ -291,18 +322,6 @@ def _cut_windows(contrast: np.ndarray, centers_yx: np.ndarray, size: int) -> np.
     is_inside = ((corners >= 0) & (corners + size <= np.array(contrast.shape))).all(axis=1)
     windows = [contrast[y:y + size, x:x + size] for y, x in corners[is_inside]]
     return np.stack(windows) if windows else np.empty((0, size, size), dtype=np.float32)
-
-
-def _list_grid(shape: tuple[int, ...], size: int) -> np.ndarray:
-    ys, xs = (np.arange(size // 2, n - size // 2 + 1, max(1, size // 2)) for n in shape)
-    return np.stack(np.meshgrid(ys, xs, indexing='ij'), axis=-1).reshape(-1, 2)
-
-
-def _drop_outlying(windows: np.ndarray) -> np.ndarray:
-    """Leave out windows of dirt or carbon: those whose variance is far from the median."""
-    spread = np.log(windows.var(axis=(1, 2)) + 1e-12)
-    deviation = np.abs(spread - np.median(spread))
-    return windows[deviation <= _OUTLYING_WINDOW * 1.4826 * np.median(deviation) + 1e-6]
 
 
 def _rebuild_micrograph(values: dict[str, Any]) -> MicrographCalibration:

@@ -69,7 +69,8 @@ def draw_record(protocol: Protocol, calibration: Calibration, ensemble: Ensemble
     return Micrograph(
         index=index, name=f'{protocol.prefix}_{index + 1:05d}', shape=calibration.shape,
         pixel_size=calibration.pixel_size, ctf=ctf, source=source, ice_flips=flips,
-        signal_scale=calibration.signal_scale or 1.0, grey_mean=real.grey_mean, grey_sd=real.grey_sd,
+        signal_scale=real.signal_scale or calibration.signal_scale or 1.0, grey_mean=real.grey_mean,
+        grey_sd=real.grey_sd,
         particles=_draw_particles(
             protocol, calibration, ensemble, count, _find_forbidden(protocol, source, flips), rng),
         n_requested=count)

@@ -29,19 +29,6 @@ def measure_power(images: np.ndarray, weights: np.ndarray | None = None) -> np.n
     return average_shells(power / (weights.astype(np.float64) ** 2).sum(axis=(-2, -1))[..., None, None], (h, w))
 
 
-def measure_mean_power(windows: np.ndarray) -> np.ndarray:
-    """Return the (N_SHELLS,) mean of the spectra of (n, h, w) windows under a Hann window.
-
-    The same as the mean of `measure_power`, but averaged before the shells.
-    """
-    h, w = windows.shape[-2:]
-    hann = (np.hanning(h + 2)[1:-1, None] * np.hanning(w + 2)[1:-1]).astype(np.float32)
-    centered = (windows - (windows * hann).sum(axis=(-2, -1), keepdims=True) / hann.sum()) * hann
-    spectrum = torch.fft.rfft2(torch.from_numpy(np.ascontiguousarray(centered, dtype=np.float32)))
-    power = (spectrum.real ** 2 + spectrum.imag ** 2).mean(dim=0, dtype=torch.float64).numpy()
-    return average_shells(power / float((hann ** 2).sum()), (h, w))
-
-
 def average_shells(half_plane: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """Average (..., h, w // 2 + 1) values over shells; (..., N_SHELLS). Empty shells are interpolated."""
     h, w = shape

@@ -45,8 +45,9 @@ def place_particles(
     wanted = int(round(count * np.prod(high - low + 1) / (shape[0] * shape[1])))
     free = 1.0 if is_forbidden is None else 1 - is_forbidden.mean()
     density = count / max(free * shape[0] * shape[1], 1)
-    if density * np.pi / 4 * np.median(distances) ** 2 > _JAMMING:
-        packed = _pack(low, high, density, float(np.median(distances)), rng)
+    distance = float(np.quantile(distances, 0.1))
+    if density * np.pi / 4 * distance ** 2 > _JAMMING:
+        packed = _pack(low, high, density, distance, rng)
         return rng.permutation(packed[_is_allowed(packed, is_forbidden)])[:wanted]
     n_anywhere = min(wanted, max(1, round((1 - clustering) * wanted)))
     placed = np.empty((0, 2))

@@ -53,26 +53,49 @@ def readRealData(folder: Path) -> Specimen:
 
 
 def makeSyntheticData(folder: Path, number: int = 3, side: int = 256, seed: int = 0) -> Specimen:
-    """Write a map of a few blobs and micrographs with dark, blurred projections of it in white noise."""
+    """Write a map of random atoms, and micrographs with its projections, seen through a CTF, in white noise."""
     random, pixelSize, box = np.random.default_rng(seed), 4.0, 48
     (folder / 'micrographs').mkdir(parents=True, exist_ok=True)
-    grid = np.stack(np.meshgrid(*[np.arange(box) - box // 2] * 3, indexing='ij'), axis=-1)
-    centers = np.array([(0, 0, 0), (7, 0, 0), (-6, 4, 0), (0, -6, 5), (3, 5, -6)])
-    volume = sum(np.exp(-((grid - center) ** 2).sum(-1) / (2 * 3.0 ** 2)) for center in centers).astype(np.float32)
+    volume = _makeVolume(random, box)
     _writeMrc(folder / 'map.mrc', volume, pixelSize)
     picks, defocus = {}, {}
     for index in range(1, number + 1):
-        places = np.arange(box // 2 + 4, side - box // 2 - 3, box - 6)
-        positions = np.array([(x, y) for y in places for x in places]) + random.integers(-4, 5, (len(places) ** 2, 2))
-        image = random.normal(0, 6, (side, side))
-        for x, y in positions:
-            projection = volume.sum(axis=random.integers(3))
-            image[y - box // 2:y + box // 2, x - box // 2:x + box // 2] -= projection
         name = f'synthetic_{index:02d}'
-        _writeMrc(folder / 'micrographs' / f'{name}.mrc', (100 + image).astype(np.float32), pixelSize)
-        picks[name], defocus[name] = positions.astype(float), 18000.0 + 300 * index
-    return Specimen('synthetic blobs', str(folder / 'map.mrc'), pixelSize, str(folder / 'micrographs' / '*.mrc'),
+        picks[name], defocus[name] = _placeParticles(random, side, box), 18000.0 + 300 * index
+        specimen = np.zeros((side, side))
+        for x, y in picks[name]:
+            turned = np.rot90(np.transpose(volume, random.permutation(3)), random.integers(4), (1, 2))
+            specimen[y - box // 2:y + box // 2, x - box // 2:x + box // 2] += turned.sum(axis=0)
+        image = np.fft.ifft2(np.fft.fft2(specimen) * _computeCtf(side, pixelSize, defocus[name])).real
+        image = 100 - 10 * (0.7 * image / image.std() + random.normal(size=(side, side)))
+        _writeMrc(folder / 'micrographs' / f'{name}.mrc', image.astype(np.float32), pixelSize)
+    return Specimen('synthetic atoms', str(folder / 'map.mrc'), pixelSize, str(folder / 'micrographs' / '*.mrc'),
                     pixelSize, describeMicroscope(300.0, 2.7, 0.1), box, picks, defocus)
+
+
+def _makeVolume(random: np.random.Generator, box: int) -> np.ndarray:
+    """Return a (box, box, box) map of 60 atoms in an ellipsoid."""
+    grid = np.stack(np.meshgrid(*[np.arange(box) - box // 2] * 3, indexing='ij'), axis=-1)
+    centers = random.normal(size=(60, 3))
+    centers *= random.uniform(size=(60, 1)) ** (1 / 3) / np.linalg.norm(centers, axis=1, keepdims=True)
+    volume = sum(np.exp(-((grid - center) ** 2).sum(-1) / (2 * 1.5 ** 2)) for center in centers * (14, 12, 10))
+    return np.asarray(volume, dtype=np.float32)
+
+
+def _placeParticles(random: np.random.Generator, side: int, box: int) -> np.ndarray:
+    """Return (n, 2) x, y in px of particles that lie apart and inside the frame, as many as found in some tries."""
+    found: list[np.ndarray] = []
+    for position in random.integers(box // 2, side - box // 2 + 1, (side, 2)):
+        if all(np.hypot(*(position - other)) > 0.75 * box for other in found):
+            found.append(position)
+    return np.array(found)
+
+
+def _computeCtf(side: int, pixelSize: float, defocus: float) -> np.ndarray:
+    """Return the (side, side) CTF of 300 kV, Cs 2.7 mm, 10 % amplitude contrast, bright for bright specimens."""
+    wavelength, frequency = 0.0197, np.hypot(*np.meshgrid(*[np.fft.fftfreq(side, pixelSize)] * 2))
+    phase = np.pi * wavelength * defocus * frequency ** 2 - 0.5 * np.pi * 2.7e7 * wavelength ** 3 * frequency ** 4
+    return np.sin(phase + np.arcsin(0.1))
 
 
 def writePicks(path: str, picks: dict[str, np.ndarray], micrographs, boxSize: int) -> SetOfCoordinates:

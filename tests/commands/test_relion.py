@@ -116,8 +116,7 @@ def test_there_are_particles_enough_and_they_are_off_their_pixels(particles):
 def test_every_particle_is_the_projection_that_relion_makes_of_its_row(particles, relion):
     agreement = compare_projections(particles, relion)
 
-    assert agreement.min() >= 0.995
-    assert np.median(agreement) >= 0.998
+    assert agreement.min() >= 0.999
 
 
 @pytest.mark.parametrize('what', CONTROLS)

@@ -152,7 +152,8 @@ def test_simulated_crops_are_noisy_cuts_of_the_micrographs_with_their_masks(simu
         for name in dataset.manifest['micrographs']:
             clean, whole = dataset.read_pair(name)
             windows = np.lib.stride_tricks.sliding_window_view(whole, (128, 128))
-            places += [clean[y:y + 128, x:x + 128] for y, x in np.argwhere((windows == mask).all(axis=(2, 3)))]
+            begin_alike = np.argwhere((windows[:, :, 64] == mask[64]).all(axis=2))      # one row first: it is quicker
+            places += [clean[y:y + 128, x:x + 128] for y, x in begin_alike if (windows[y, x] == mask).all()]
         assert len(places) == 1
         agreement.append(np.corrcoef(places[0].ravel(), image.ravel())[0, 1])
     assert min(agreement) > 0.05
