@@ -144,8 +144,8 @@ class SimulateConfig(MicroscopeConfig):
         positive=True)
     allowed_overlap: float | None = _setting(
         None, 'share of its diameter by which a particle may overlap another, 0 to 1; default: as the picks do')
-    clustering: float = _setting(
-        0.0, 'share of the particles that lie next to another one, 0 (anywhere) to 1 (in clusters)')
+    clustering: float | None = _setting(
+        None, 'share of the particles put beside another, 0 (anywhere) to 1 (in clusters); default: as the picks lie')
     exclusion_masks: tuple[str, ...] = _setting(
         (), 'quoted patterns of masks, not 0 where no particle may lie (carbon, dirt): one for all, or named like '
         'the micrographs', form='GLOB')
@@ -163,7 +163,8 @@ class SimulateConfig(MicroscopeConfig):
             _require(mean > 0 and sd >= 0, 'particles_per_micrograph', f'{mean:g}:{sd:g}',
                      'give a positive MEAN and an SD of zero or more')
         _check_prefix(self.prefix)
-        _require(0 <= self.clustering <= 1, 'clustering', self.clustering, 'give a share from 0 to 1')
+        _require(self.clustering is None or 0 <= self.clustering <= 1, 'clustering', self.clustering,
+                 'give a share from 0 to 1')
         _require(self.allowed_overlap is None or 0 <= self.allowed_overlap <= 1, 'allowed_overlap',
                  self.allowed_overlap, 'give a share from 0 to 1')
         _require(self.allowed_overlap is None or self.minimum_distance is None, 'allowed_overlap',

@@ -116,7 +116,7 @@ def _obtain_ensemble(config: GenerateConfig, dataset: SimulatedDataset, device: 
         return dataset.load_ensemble(device)
     maps, weights = read_maps(config.volume, dataset.config)
     volumes = [bring_to_pixel_size(one, dataset.calibration.pixel_size) for one in maps]
-    return build_filtered_ensemble(volumes, weights, dataset.calibration.map_b_factor, device)
+    return build_filtered_ensemble(volumes, weights, dataset.calibration.map_gain, device)
 
 
 def _build_maker(output: Path, config: GenerateConfig, protocol: Protocol, calibration: Calibration,

@@ -36,7 +36,7 @@ from cryogem.imaging.grey import GreyScale
 from cryogem.records import Micrograph
 from cryogem.specimen.ensemble import Ensemble, build_ensemble
 from cryogem.specimen.symmetry import find_symmetry_group
-from cryogem.specimen.volume import PreparedVolume, bring_to_pixel_size, filter_by_b_factor
+from cryogem.specimen.volume import PreparedVolume, bring_to_pixel_size, filter_radially
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ def run(config: SimulateConfig, output: Path) -> None:
     protocol = build_protocol(config, calibration, max(one.diameter for one in volumes))
     if calibration.signal_scale is None:
         calibration = calibrate_signal(calibration, protocol, volumes, weights, config.signal_to_noise)
-    ensemble = build_filtered_ensemble(volumes, weights, calibration.map_b_factor, device)
+    ensemble = build_filtered_ensemble(volumes, weights, calibration.map_gain, device)
     start_dataset(output, description)
     write_specimen(output, ensemble, calibration)
     names = [f'{protocol.prefix}_{index + 1:05d}' for index in range(config.n_micrographs)]
@@ -100,14 +100,16 @@ def build_protocol(config: SimulateConfig, calibration: Calibration, diameter: f
         spherical_aberration=config.spherical_aberration, amplitude_contrast=config.amplitude_contrast,
         astigmatism=config.astigmatism, phase_shift=config.phase_shift, b_factor=config.b_factor,
         ice_tilt=config.ice_tilt, defocus_error=config.defocus_error, views=read_views(config),
-        clustering=config.clustering, forbidden=read_forbidden(config.exclusion_masks, calibration))
+        clustering=(calibration.clustering or 0.0) if config.clustering is None else config.clustering,
+        forbidden=read_forbidden(config.exclusion_masks, calibration))
 
 
 def build_filtered_ensemble(
-    volumes: Sequence[PreparedVolume], weights: Sequence[float], b_factor: float, device: str | torch.device = 'cpu'
+    volumes: Sequence[PreparedVolume], weights: Sequence[float], gain: Sequence[float] | np.ndarray | None,
+    device: str | torch.device = 'cpu',
 ) -> Ensemble:
-    """Return maps at the working pixel size, filtered by a B-factor (Å²) and ready to project."""
-    return build_ensemble([filter_by_b_factor(one, b_factor) for one in volumes], weights, device)
+    """Return maps at the working pixel size, filtered by a radial gain and ready to project."""
+    return build_ensemble(volumes if gain is None else [filter_radially(one, gain) for one in volumes], weights, device)
 
 
 def calibrate_signal(
@@ -120,23 +122,24 @@ def calibrate_signal(
     ------
     ConfigError : there are no picks and no ratio was said.
     """
-    scale, b_factor = 1.0, 0.0
+    scale = 1.0
+    gain: np.ndarray | None = None
     if signal_to_noise is None:
         if not any(one.n_picks for one in calibration.micrographs):
             raise ConfigError('signal_to_noise is missing and there are no picks to measure it; '
                               'give coordinates of the real micrographs, or the ratio (0.1 is common)')
         trials = _expose_trials(calibration, protocol, build_ensemble(volumes, weights))
-        scale, b_factor = fit_signal(calibration, _measure_clean_excess(trials, calibration))
-    trials = _expose_trials(calibration, protocol, build_filtered_ensemble(volumes, weights, b_factor))
+        scale, gain = fit_signal(calibration, _measure_clean_excess(trials, calibration))
+    trials = _expose_trials(calibration, protocol, build_filtered_ensemble(volumes, weights, gain))
     powers = np.stack([measure_frame_power(trial.clean) for trial in trials])
     if signal_to_noise is not None:
         scale = _scale_to_ratio(trials, signal_to_noise)
         own_scales = [scale] * len(trials)
     else:
         own_scales = fit_own_scales(calibration, scale, _measure_clean_excess(trials, calibration))
-    logger.info('signal: %.4g contrast units per unit of projected density (%.4g to %.4g on single micrographs), '
-                'map filtered by B = %.0f Å²', scale, min(own_scales), max(own_scales), b_factor)
-    return with_signal(calibration, scale, b_factor, powers, own_scales)
+    logger.info('signal: %.4g contrast units per unit of projected density (%.4g to %.4g on single micrographs)',
+                scale, min(own_scales), max(own_scales))
+    return with_signal(calibration, scale, gain, powers, own_scales)
 
 
 def _expose_trials(calibration: Calibration, protocol: Protocol, ensemble: Ensemble) -> list[Exposure]:

@@ -1,24 +1,30 @@
 """What the simulation needs to know about the user's micrographs, measured on them."""
 
 import dataclasses
+import itertools
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scipy.optimize import nnls
 
 from cryogem.errors import InputError
 from cryogem.imaging.grey import GreyScale, find_good_region, measure_grey_scale
 from cryogem.imaging.ice import fit_ice, render_ice
 from cryogem.imaging.spectrum import N_SHELLS, measure_power
 from cryogem.records import Ctf
-from cryogem.specimen.placement import measure_nearest_distances
+from cryogem.specimen.placement import measure_nearest_distances, place_particles
 
 logger = logging.getLogger(__name__)
 
 _EXCESS_SHELLS = slice(3, N_SHELLS // 2)    # low to middle shells: above the ice, below where noise is all
-_B_FACTORS = np.arange(-300.0, 1201.0, 20.0)  # Å², tried for the fall-off of the signal
+_GAIN_KNOTS = np.array([4, 8, 14, 22, 32, 44, 60])      # shells between which the gain of the map is linear
+_KEPT_APART = (0.0, 0.05, 0.1, 0.25, 0.5)  # quantiles of the neighbour distance tried as limits of what is kept
+_CLUSTERINGS = (0.0, 0.3, 0.6, 0.9)                  # tried for the share of particles beside another
+_PLACED_FRAMES = 3                          # placed for each trial
+_TIE = 0.05                                 # how strongly neighbouring knots are tied, relative to the data
 
 
 @dataclass(frozen=True)
@@ -56,15 +62,16 @@ class Calibration:
     particle_diameter: float                # Å
     particles_per_frame: tuple[float, float] | None     # mean, sd over the frames, scaled to `shape`
     neighbour_distances: tuple[float, ...] | None       # Å, even quantiles of what particles keep from each other
+    clustering: float | None                # share of the particles that lie beside another one
     signal_scale: float | None              # contrast units per unit of projected density, once a map is known
-    map_b_factor: float                     # Å², by which maps are filtered to match the particles
+    map_gain: tuple[float, ...] | None      # amplitude filter of the maps on shells up to the Nyquist frequency
     micrographs: tuple[MicrographCalibration, ...]
 
     def to_json(self) -> dict[str, Any]:
         """Return all numbers as plain JSON values, with their units."""
         units = {'pixel_size': 'Å/px', 'shape': 'px (h, w)', 'particle_diameter': 'Å', 'neighbour_distances': 'Å',
                  'power': 'contrast units² per px, shell i at i / shells of the Nyquist frequency',
-                 'signal_scale': 'contrast units per unit of density times px', 'map_b_factor': 'Å²'}
+                 'signal_scale': 'contrast units per unit of density times px'}
         return {'units': units, **dataclasses.asdict(self)}
 
     @classmethod
@@ -122,13 +129,16 @@ def calibrate(micrographs: Sequence[RealMicrograph], pixel_size: float, particle
             tuple(measure_frame_power(contrast)), background, background, one.ctf))
     shapes = [(contrast.shape[0], contrast.shape[1]) for contrast in contrasts]
     shape = max(shapes, key=shapes.count)
+    density = measure_density(flattened, picks, shape, diameter_px)
+    distances, clustering = measure_crowding(picks, shape, density) or (None, None)
     return Calibration(
-        pixel_size, shape, particle_diameter, measure_density(flattened, picks, shape, diameter_px),
-        measure_neighbour_distances(picks, pixel_size), None, 0.0, tuple(measured))
+        pixel_size, shape, particle_diameter, density,
+        None if distances is None else tuple(distance * pixel_size for distance in distances), clustering, None, None,
+        tuple(measured))
 
 
 def with_signal(
-    calibration: Calibration, signal_scale: float, map_b_factor: float, signal_power: np.ndarray,
+    calibration: Calibration, signal_scale: float, map_gain: np.ndarray | None, signal_power: np.ndarray,
     own_scales: Sequence[float] | None = None,
 ) -> Calibration:
     """Return the calibration once the map is known: the noise is what the total holds beyond the calibrated signal.
@@ -139,7 +149,7 @@ def with_signal(
     Parameters
     ----------
     signal_scale : contrast units per unit of projected density.
-    map_b_factor : Å², by which the maps were filtered.
+    map_gain : (N_SHELLS,) by which the maps were filtered; None for maps as they are.
     signal_power : (N_SHELLS,) mean frame spectrum of clean micrographs of the filtered maps at scale 1, or
         (n, N_SHELLS) of each micrograph with its own CTF.
     own_scales : of each micrograph; default `signal_scale` for all.
@@ -151,24 +161,26 @@ def with_signal(
         total = np.asarray(one.total_power)
         noise = np.maximum(total - scale ** 2 * power, 0.1 * total)
         micrographs.append(dataclasses.replace(one, noise_power=tuple(noise.tolist()), signal_scale=float(scale)))
-    return dataclasses.replace(calibration, signal_scale=signal_scale, map_b_factor=map_b_factor,
-                               micrographs=tuple(micrographs))
+    gain = None if map_gain is None else tuple(map_gain.tolist())
+    return dataclasses.replace(calibration, signal_scale=signal_scale, map_gain=gain, micrographs=tuple(micrographs))
 
 
-def fit_signal(calibration: Calibration, clean_excess: np.ndarray) -> tuple[float, float]:
-    """Find amplitude and fall-off that make the simulated excess power fit the real one best.
+def fit_signal(calibration: Calibration, clean_excess: np.ndarray) -> tuple[float, np.ndarray]:
+    """Find amplitude and filter of the map that make the simulated excess power fit the real one best.
 
-    Least squares over the low to middle shells of all micrographs.
+    The power gain is piecewise linear between a few knots: maps can be sharper or smoother than the particles in the
+    micrographs, and those computed from atoms lack the solvent that takes contrast away at low resolution. Non-negative
+    least squares over the shells of all micrographs, with neighbouring knots tied loosely.
 
     Parameters
     ----------
-    calibration : with the excess power of the real micrographs.
-    clean_excess : (n, N_SHELLS) the same of a clean micrograph at scale 1 with the CTF of each.
+    calibration : with the spectra of the real micrographs.
+    clean_excess : (n, N_SHELLS) the excess power of a clean micrograph at scale 1 with the CTF of each.
 
     Returns
     -------
-    The signal scale, contrast units per unit of projected density, and the B-factor (Å²) by which the map is to be
-    filtered, ``exp(-B s²/4)``: maps are often sharper than the particles in the micrographs, some are smoother.
+    The signal scale, contrast units per unit of projected density, and the (N_SHELLS,) amplitude gain of the map up to
+    the Nyquist frequency, at most 1.
 
     Raises
     ------
@@ -176,17 +188,18 @@ def fit_signal(calibration: Calibration, clean_excess: np.ndarray) -> tuple[floa
     """
     weights, real, is_used = _stack_excess(calibration)
     clean = np.asarray(clean_excess)[is_used][:, _EXCESS_SHELLS]
-    squared_frequency = (np.arange(N_SHELLS)[_EXCESS_SHELLS] / N_SHELLS / (2 * calibration.pixel_size)) ** 2
-    best = (np.inf, 0.0, 0.0)
-    for b_factor in _B_FACTORS:
-        shape = np.exp(-b_factor / 2 * squared_frequency) * clean
-        squared_scale = float(_fit_line(weights, real, shape))
-        misfit = float((weights * (real - squared_scale * shape) ** 2).sum())
-        best = min(best, (misfit, float(b_factor), squared_scale))
-    if best[2] <= 0:
+    shells = np.arange(N_SHELLS)
+    hats = np.stack([np.interp(shells, _GAIN_KNOTS, one) for one in np.eye(len(_GAIN_KNOTS))])
+    used_hats = hats[:, _EXCESS_SHELLS]
+    design = (np.sqrt(weights)[:, :, None] * clean[:, :, None] * used_hats.T).reshape(-1, len(hats))
+    target = (np.sqrt(weights) * real).ravel()
+    ties = _TIE * np.linalg.norm(design) / np.sqrt(len(hats)) * np.diff(np.eye(len(hats)), axis=0)
+    gains, _ = nnls(np.concatenate([design, ties]), np.concatenate([target, np.zeros(len(ties))]))
+    largest = float(gains.max())
+    if largest <= 0 or _fit_line(weights, real, clean) <= 0:
         raise InputError('coordinates do not sit on particles: the power at the picked places does not resemble '
                          'that of the map; check that picks, micrographs and map belong together')
-    return float(np.sqrt(best[2])), best[1]
+    return float(np.sqrt(largest)), np.sqrt(gains / largest @ hats)
 
 
 def fit_own_scales(calibration: Calibration, signal_scale: float, clean_excess: np.ndarray) -> list[float]:
@@ -264,17 +277,44 @@ def measure_density(
     return float(counts.mean()), float(spread)
 
 
-def measure_neighbour_distances(picks: Sequence[np.ndarray], pixel_size: float) -> tuple[float, ...] | None:
-    """Return quantiles, from 0 to 100 % in steps of 5, of the distances (Å) that particles keep from each other.
+def measure_crowding(
+    picks: Sequence[np.ndarray], shape: tuple[int, int], particles_per_frame: tuple[float, float] | None
+) -> tuple[tuple[float, ...], float] | None:
+    """Find how particles keep apart and stick together, so that placed ones have the neighbours of picked ones.
 
-    They are those of the picks to their nearest neighbours up to the median, which stands for all above it: close pairs
-    are as rare as among the picks, while gaps come from the number of particles. None for fewer than ten picks.
+    Frames are placed in several ways, and the one is taken whose distances to the nearest neighbour are most like those
+    of the picks: quantile by quantile.
+
+    Returns
+    -------
+    Quantiles from 0 to 100 % in steps of 5 of the distance (px) that a particle keeps, and the share of the particles
+    that are put beside another one; None for fewer than ten picks.
     """
-    distances = np.concatenate([measure_nearest_distances(centers) for centers in picks]) * pixel_size
-    if len(distances) < 10:
+    steps = np.arange(0, 101, 5)
+    nearest = np.concatenate([measure_nearest_distances(centers) for centers in picks])
+    if len(nearest) < 10 or particles_per_frame is None:
         return None
-    quantiles = np.percentile(distances, np.arange(0, 101, 5))
-    return tuple(np.minimum(quantiles, np.median(distances)).tolist())
+    wanted = np.percentile(nearest, steps)
+    best: tuple[float, tuple[float, ...], float] = (np.inf, (), 0.0)
+    limits = [(low, high) for low in _KEPT_APART for high in _KEPT_APART if low <= high]
+    for (low, high), clustering in itertools.product(limits, _CLUSTERINGS):
+        # crowding prefers darts that keep little distance, so the closest pairs may have to be left out
+        distances = np.clip(wanted, *np.quantile(nearest, (low, high)))
+        found = _place_and_measure(shape, max(2, round(particles_per_frame[0])), distances, clustering)
+        misfit = float(np.abs(np.percentile(found, steps) - wanted).mean()) if len(found) else np.inf
+        best = min(best, (misfit, tuple(distances.tolist()), clustering))
+    return best[1], best[2]
+
+
+def _place_and_measure(
+    shape: tuple[int, int], count: int, distances: np.ndarray, clustering: float
+) -> np.ndarray:
+    """Return the distances (px) to nearest neighbours in a few frames placed like this."""
+    nearest = []
+    for seed in range(_PLACED_FRAMES):
+        placed = place_particles(shape, count, distances.tolist(), 0, np.random.default_rng(seed), clustering)
+        nearest.append(measure_nearest_distances(placed))
+    return np.concatenate(nearest)
 
 
 def find_background(shape: tuple[int, ...], centers_yx: np.ndarray, diameter_px: float) -> np.ndarray:

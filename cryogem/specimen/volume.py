@@ -1,6 +1,7 @@
 """Maps of the particle: masked softly, flattened outside, brought to the working pixel size."""
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -125,13 +126,17 @@ def low_pass_filter(density: np.ndarray, pixel_size: float, resolution: float) -
     return np.fft.irfftn(np.fft.rfftn(density) * window, s=density.shape).astype(np.float32)
 
 
-def filter_by_b_factor(volume: PreparedVolume, b_factor: float) -> PreparedVolume:
-    """Multiply the transform of a map by ``exp(-B s²/4)``, B in Å²; negative values sharpen."""
+def filter_radially(volume: PreparedVolume, gain: Sequence[float] | np.ndarray) -> PreparedVolume:
+    """Multiply the transform of a map by a radial gain.
+
+    Parameters
+    ----------
+    gain : amplitude factors at evenly spaced frequencies i / len(gain) of the Nyquist frequency; the last one goes on.
+    """
     n = volume.density.shape[0]
-    squared_frequency = (_radial_frequency(n) / (n * volume.pixel_size)) ** 2
-    spectrum = np.fft.rfftn(volume.density) * np.exp(-b_factor / 4 * squared_frequency)
-    filtered = np.fft.irfftn(spectrum, s=volume.density.shape).astype(np.float32)
-    return dataclasses.replace(volume, density=filtered)
+    position = _radial_frequency(n) / (n / 2) * len(gain)
+    spectrum = np.fft.rfftn(volume.density) * np.interp(position, np.arange(len(gain)), gain)
+    return dataclasses.replace(volume, density=np.fft.irfftn(spectrum, s=volume.density.shape).astype(np.float32))
 
 
 def resample(density: np.ndarray, pixel_size: float, working_pixel_size: float) -> np.ndarray:

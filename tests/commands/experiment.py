@@ -3,7 +3,6 @@
 The particle is a sum of Gaussians, so its map and its projections are exact and say what the engine should have made.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any

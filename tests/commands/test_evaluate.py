@@ -32,14 +32,16 @@ def test_the_folder_holds_report_gallery_and_config(arguments, tmp_path):
 
 
 def test_measured_noise_is_nearer_to_the_real_micrographs_than_white_noise(arguments, simulated, tmp_path):
-    assert main(arguments) == 0
-    white = tmp_path / 'white'
-    assert main(['generate', '--model', 'gaussian', '--dataset', str(simulated), '--n-micrographs', '3', '--output',
-                 str(white)]) == 0
-    arguments[2], arguments[-1] = str(white), str(tmp_path / 'other')
-    assert main(arguments) == 0
+    found = {}
+    for noise in ('measured', 'gaussian'):          # twelve of each: their real micrographs are drawn, and all differ
+        made, arguments[-1] = tmp_path / noise, str(tmp_path / f'report_{noise}')
+        assert main(['generate', '--model', noise, '--dataset', str(simulated), '--n-micrographs', '12', '--output',
+                     str(made)]) == 0
+        arguments[2] = str(made)
+        assert main(arguments) == 0
+        found[noise] = read_distance(tmp_path / f'report_{noise}')
 
-    measured, gaussian = read_distance(tmp_path / 'report'), read_distance(tmp_path / 'other')
+    measured, gaussian = found['measured'], found['gaussian']
     assert measured['log_rms'] < 0.25
     assert gaussian['log_rms'] > 2 * measured['log_rms']
     assert gaussian['floor'] == measured['floor']

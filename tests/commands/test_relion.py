@@ -33,12 +33,9 @@ def relion():
     return run
 
 
-@pytest.fixture(scope='module')
-def particles(real_set, relion, tmp_path_factory):
-    """A run with some hundred clean particles, and its map in their box."""
-    out = tmp_path_factory.mktemp('relion') / 'out'
-    assert main(real_set.simulate(out, '--n-micrographs', '40', '--particles', 'clean', '--box-size', str(BOX),
-                                  '--seed', '5')) == 0
+def make_particles(real_set, out, *more):
+    """Make clean particles into `out`, and their map in their box."""
+    assert main(real_set.simulate(out, '--particles', 'clean', '--box-size', str(BOX), '--seed', '5', *more)) == 0
     with mrcfile.open(out / 'specimen' / 'volume_01.mrc') as file:
         density = file.data.copy()
     padding = (BOX - len(density)) // 2
@@ -46,6 +43,13 @@ def particles(real_set, relion, tmp_path_factory):
         file.set_data(np.pad(density, padding))
         file.voxel_size = PIXEL_SIZE
     return out
+
+
+@pytest.fixture(scope='module')
+def particles(real_set, relion, tmp_path_factory):
+    """Some hundred particles of the map as it is: with the ratio said, it is not filtered to match the picks."""
+    return make_particles(real_set, tmp_path_factory.mktemp('relion') / 'out', '--n-micrographs', '40',
+                          '--signal-to-noise', '0.2')
 
 
 def read_blocks(folder):
@@ -117,6 +121,12 @@ def test_every_particle_is_the_projection_that_relion_makes_of_its_row(particles
     agreement = compare_projections(particles, relion)
 
     assert agreement.min() >= 0.999
+
+
+def test_particles_of_a_map_that_was_filtered_to_match_the_picks_are_its_projections_too(real_set, relion, tmp_path):
+    folder = make_particles(real_set, tmp_path / 'out', '--n-micrographs', '10')
+
+    assert compare_projections(folder, relion).min() >= 0.995
 
 
 @pytest.mark.parametrize('what', CONTROLS)

@@ -1,5 +1,6 @@
 """The folder of a run: where it may be written, when a micrograph is finished, and that it reads back the same."""
 
+import dataclasses
 import json
 
 import mrcfile
@@ -30,9 +31,12 @@ from tests.phantom import make_chiral_phantom
 CONFIG = SimulateConfig(output='out', volume=('a.mrc',), micrographs=('*.mrc',), n_micrographs=1)
 DESCRIPTION = describe_run('simulate', CONFIG)
 POWER = (1.0,) * N_SHELLS
-CALIBRATION = Calibration(
-    5.0, (64, 80), 90.0, (3.0, 1.0), (90.0,), POWER, 0.5, 0.0,
-    (MicrographCalibration('real', 100.0, 10.0, 3, ((0.0, 0.1), (0.0, 0.0)), POWER, POWER, POWER),))
+MEASURED = {
+    'pixel_size': 5.0, 'shape': (64, 80), 'particle_diameter': 90.0, 'particles_per_frame': (3.0, 1.0),
+    'neighbour_distances': (90.0,), 'signal_scale': 0.5, 'micrographs': (MicrographCalibration(
+        name='real', grey_mean=100.0, grey_sd=10.0, n_picks=3, ice=((0.0, 0.1), (0.0, 0.0)), total_power=POWER,
+        background_power=POWER, noise_power=POWER),)}
+CALIBRATION = Calibration(**{one.name: MEASURED.get(one.name) for one in dataclasses.fields(Calibration)})
 PARTICLES = (Particle(1, (20.3, 30.7), 0.0, 10, 50, 30), Particle(2, (45.0, 60.2), 20.0, 80, 120, 3))
 
 

@@ -31,7 +31,7 @@ def make_calibration(
     micrographs = tuple(
         MicrographCalibration(f'real_{i}', GREY_MEAN, GREY_SD, 0, tuple(map(tuple, ICE.tolist())), noise, noise, noise,
                               ctf) for i, ctf in enumerate(ctfs))
-    return Calibration(PIXEL_SIZE, shape, 90.0, None, None, None, signal_scale, 0.0, micrographs)
+    return Calibration(PIXEL_SIZE, shape, 90.0, None, None, None, signal_scale, None, micrographs)
 
 
 def make_protocol(seed: int = 0, count: float = 30, sd: float = 0, distance: float = 110.0, **more) -> Protocol:

@@ -8,11 +8,19 @@ import pytest
 
 from cryogem.errors import InputError
 from cryogem.imaging import calibration as cal
-from cryogem.imaging.calibration import Calibration, RealMicrograph, calibrate, fit_signal, with_signal
+from cryogem.imaging.calibration import (
+    Calibration,
+    RealMicrograph,
+    calibrate,
+    fit_own_scales,
+    fit_signal,
+    with_signal,
+)
 from cryogem.imaging.exposure import draw_record, expose
 from cryogem.imaging.spectrum import N_SHELLS, measure_power
 from cryogem.specimen.ensemble import build_ensemble
-from cryogem.specimen.volume import filter_by_b_factor
+from cryogem.specimen.placement import measure_nearest_distances, place_particles
+from cryogem.specimen.volume import filter_radially
 from tests.imaging.synthetic import (
     CTF,
     GREY_MEAN,
@@ -109,7 +117,6 @@ def test_bright_particles_are_noticed_and_turned_dark(made, measured, caplog):
     for bright, dark in zip(found.micrographs, measured.micrographs, strict=True):
         assert bright.grey_sd == pytest.approx(-dark.grey_sd, rel=1e-3)
         np.testing.assert_allclose(bright.ice, dark.ice, atol=1e-3)
-    np.testing.assert_allclose(found.excess_power, measured.excess_power, atol=1e-2)
 
 
 def test_dark_particles_are_not_taken_for_bright_ones(made, measured):
@@ -166,7 +173,7 @@ def test_without_picks_noise_and_grey_scale_are_measured_all_the_same(made):
 
     found = calibrate(bare, PIXEL_SIZE, DIAMETER)
 
-    assert (found.particles_per_frame, found.neighbour_distances, found.excess_power) == (None, None, None)
+    assert (found.particles_per_frame, found.neighbour_distances, found.clustering) == (None, None, None)
     assert all(len(one.background_power) == N_SHELLS for one in found.micrographs)
 
 
@@ -198,34 +205,60 @@ def test_a_damaged_calibration_is_refused(spoil):
 
 
 def measure_clean_excess(ensemble, n: int = 8, seed: int = 50) -> np.ndarray:
-    """Return the excess power of noise-free frames at scale 1 of another draw of the same experiment."""
+    """Return the excess powers of noise-free frames at scale 1 of another draw of the same experiment."""
     calibration, protocol = make_calibration(1.0), make_protocol(seed)
-    exposures = [expose(draw_record(protocol, calibration, ensemble, index), ensemble) for index in range(n)]
-    picks = [np.array([one.center_yx for one in exposure.record.particles if exposure.record.is_pickable(one)])
-             for exposure in exposures]
-    return np.array(cal.measure_excess_power([one.clean for one in exposures], picks, DIAMETER / PIXEL_SIZE))
+    excesses = []
+    for index in range(n):
+        exposure = expose(draw_record(protocol, calibration, ensemble, index), ensemble)
+        picks = [one.center_yx for one in exposure.record.particles if exposure.record.is_pickable(one)]
+        excesses.append(cal.measure_excess_power(exposure.clean, np.array(picks), DIAMETER / PIXEL_SIZE))
+    return np.stack(excesses)
 
 
-@pytest.mark.parametrize(('scale', 'b_factor'), [(0.4, 0.0), (0.6, 300.0)])
-def test_amplitude_and_fall_off_of_the_signal_are_found(ensemble, scale, b_factor):
-    seen = build_ensemble([filter_by_b_factor(ensemble.volumes[0], b_factor)], [1])
+def drop_high_resolution(b_factor: float) -> np.ndarray:
+    frequency = np.arange(N_SHELLS) / N_SHELLS / (2 * PIXEL_SIZE)
+    return np.exp(-b_factor / 4 * frequency ** 2)
+
+
+@pytest.mark.parametrize(('scale', 'b_factor'), [(0.4, 0.0), (0.6, 400.0)])
+def test_amplitude_and_filter_of_the_signal_are_found(ensemble, scale, b_factor):
+    truth = scale * drop_high_resolution(b_factor)
+    seen = build_ensemble([filter_radially(ensemble.volumes[0], drop_high_resolution(b_factor))], [1])
     real = [one.real for one in make_micrographs(seen, 8, scale)]
     measured = calibrate(real, PIXEL_SIZE, DIAMETER)
 
-    found_scale, found_b_factor = fit_signal(measured, measure_clean_excess(ensemble))
+    found_scale, gain = fit_signal(measured, measure_clean_excess(ensemble))
 
     sd = np.mean([one.grey_sd for one in measured.micrographs]) / GREY_SD
-    assert found_scale * sd == pytest.approx(scale, rel=0.15)
-    assert found_b_factor == pytest.approx(b_factor, abs=150)
+    assert gain.shape == (N_SHELLS,)
+    assert gain.max() == pytest.approx(1)
+    np.testing.assert_allclose((found_scale * sd * gain)[8:24], truth[8:24], rtol=0.25)
+    assert np.mean((found_scale * sd * gain)[4:32] / truth[4:32]) == pytest.approx(1, abs=0.1)
+
+
+def test_micrographs_of_thick_ice_have_a_smaller_amplitude_of_their_own(ensemble):
+    bright, faint = (make_micrographs(ensemble, 4, scale, seed) for scale, seed in ((0.5, 1), (0.3, 2)))
+    real = [dataclasses.replace(one.real, name=f'real_{i}') for i, one in enumerate([*bright, *faint])]
+    measured = calibrate(real, PIXEL_SIZE, DIAMETER)
+
+    scales = np.array(fit_own_scales(measured, 0.4, measure_clean_excess(ensemble)))
+
+    sds = np.array([one.grey_sd for one in measured.micrographs]) / GREY_SD
+    assert np.mean((scales * sds)[:4]) == pytest.approx(0.5, rel=0.1)
+    assert np.mean((scales * sds)[4:]) == pytest.approx(0.3, rel=0.1)
+    assert scales.max() <= 0.6 + 1e-9
+    assert scales.min() >= 0.4 / 1.5
 
 
 def test_noise_is_the_total_without_the_signal(made, measured):
     signal = np.mean([measure_power(one.clean) for one in made], axis=0) / SIGNAL_SCALE ** 2
     scale = SIGNAL_SCALE * GREY_SD / np.mean([one.grey_sd for one in measured.micrographs])
 
-    found = with_signal(measured, scale, 120.0, signal)
+    gain = np.linspace(1, 0.5, N_SHELLS)
+    found = with_signal(measured, scale, gain, signal)
 
-    assert (found.signal_scale, found.map_b_factor) == (scale, 120.0)
+    assert (found.signal_scale, found.map_gain) == (scale, tuple(gain.tolist()))
+    assert {one.signal_scale for one in found.micrographs} == {scale}
     for before, after in zip(measured.micrographs, found.micrographs, strict=True):
         total = np.array(before.total_power)
         np.testing.assert_allclose(after.noise_power, np.maximum(total - scale ** 2 * signal, 0.1 * total))
@@ -235,7 +268,7 @@ def test_noise_is_the_total_without_the_signal(made, measured):
 
 
 def test_noise_never_falls_below_a_tenth_of_the_total(measured):
-    found = with_signal(measured, 1.0, 0.0, np.full(N_SHELLS, 1e6))
+    found = with_signal(measured, 1.0, None, np.full(N_SHELLS, 1e6))
 
     for one in found.micrographs:
         np.testing.assert_allclose(one.noise_power, 0.1 * np.array(one.total_power))
@@ -252,21 +285,8 @@ def test_coordinates_between_the_particles_are_refused(ensemble, made):
     measured = calibrate(misplaced, PIXEL_SIZE, DIAMETER)
 
     with pytest.raises(InputError, match='do not sit on particles') as caught:
-        fit_signal(measured, measure_clean_excess(ensemble, 3))
+        fit_signal(measured, measure_clean_excess(ensemble))
     assert is_one_sentence(caught.value)
-
-
-def test_dirt_does_not_enter_the_excess_power():
-    rng = np.random.default_rng(0)
-    image = rng.normal(0, 1, (256, 256)).astype(np.float32)
-    dirty = image.copy()
-    dirty[100:140, 60:120] *= 20
-    picks = [rng.uniform(20, 236, (60, 2))]
-    picks[0][:, 0] %= 75                                            # all off the dirt
-
-    clean_excess, dirty_excess = (np.array(cal.measure_excess_power([one], picks, 20.0)) for one in (image, dirty))
-
-    assert np.abs(dirty_excess - clean_excess).max() < 0.3
 
 
 def test_the_background_leaves_out_sixty_percent_of_a_diameter_around_picks():
@@ -276,3 +296,23 @@ def test_the_background_leaves_out_sixty_percent_of_a_diameter_around_picks():
     assert not is_background[distance <= 12].any()
     assert not is_background[0, 119]
     assert is_background[(distance > 12.5) & (distance < 40)].all()
+
+
+def test_placed_particles_have_the_neighbours_of_the_picks():
+    shape, rng = (400, 400), np.random.default_rng(3)
+    picks = [place_particles(shape, 60, [18.0], 0, rng, clustering=0.9) for _ in range(4)]
+
+    distances, clustering = cal.measure_crowding(picks, shape, (60.0, 3.0))
+
+    found = np.concatenate([measure_nearest_distances(place_particles(
+        shape, 60, distances, 0, np.random.default_rng(100 + seed), clustering)) for seed in range(4)])
+    wanted = np.concatenate([measure_nearest_distances(one) for one in picks])
+    scattered = measure_nearest_distances(place_particles(shape, 60, [18.0], 0, rng))
+    assert np.median(found) == pytest.approx(np.median(wanted), rel=0.1)
+    assert np.median(scattered) > 1.2 * np.median(wanted)
+    assert clustering >= 0.6
+
+
+def test_few_picks_say_nothing_of_neighbours():
+    assert cal.measure_crowding([np.zeros((5, 2))], (100, 100), (5.0, 1.0)) is None
+    assert cal.measure_crowding([np.zeros((50, 2))], (100, 100), None) is None

@@ -7,7 +7,6 @@ from cryogem.imaging.noise import draw_field
 from cryogem.imaging.spectrum import (
     N_SHELLS,
     average_shells,
-    measure_mean_power,
     measure_power,
     shell_indices,
     shell_positions,
@@ -31,12 +30,6 @@ def test_white_noise_gives_its_variance_on_all_shells(shape):
 
     assert power.shape == (n, N_SHELLS)
     np.testing.assert_allclose(average_groups(power.mean(axis=0)), 4, rtol=0.08)
-
-
-def test_the_mean_of_the_spectra_is_the_spectrum_of_the_mean_power():
-    windows = np.random.default_rng(0).normal(3, 2, (12, 30, 30)).astype(np.float32)
-
-    np.testing.assert_allclose(measure_mean_power(windows), measure_power(windows).mean(axis=0), rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize('shape', [(256, 256), (240, 320)])

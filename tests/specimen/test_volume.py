@@ -176,14 +176,15 @@ def test_otsu_agrees_with_its_definition():
 
 
 @pytest.mark.parametrize('b_factor', [200.0, 600.0, -150.0])
-def test_a_b_factor_turns_a_gaussian_into_a_gaussian_of_known_width(b_factor):
+def test_a_gaussian_gain_turns_a_gaussian_into_one_of_known_width(b_factor):
     width, pixel_size, n = 8.0, 3.0, 40
     before = GaussianPhantom(np.zeros((1, 3)), np.array([width]), np.ones(1)).prepare(n, pixel_size)
     # exp(-2 pi² w² s²) · exp(-B s² / 4): the variance grows by B / (8 pi²)
     wider = np.sqrt(width ** 2 + b_factor / (8 * np.pi ** 2))
     expected = GaussianPhantom(np.zeros((1, 3)), np.array([wider]), np.array([(width / wider) ** 3]))
 
-    after = volume.filter_by_b_factor(before, b_factor)
+    frequency = np.arange(128) / 128 / (2 * pixel_size)
+    after = volume.filter_radially(before, np.exp(-b_factor / 4 * frequency ** 2))
 
     assert relative_error(after.density, expected.render(n, pixel_size)) < 2e-3
     assert after.density.sum() == pytest.approx(before.density.sum(), rel=1e-5)
