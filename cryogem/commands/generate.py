@@ -22,7 +22,7 @@ from cryogem.dataset.writer import (
 )
 from cryogem.errors import InputError
 from cryogem.imaging.calibration import Calibration
-from cryogem.imaging.exposure import Protocol, add_ice, draw_record, expose, spawn_generator
+from cryogem.imaging.exposure import GENERATED, NOISE, Protocol, add_ice, draw_record, expose, spawn_generator
 from cryogem.imaging.grey import GreyScale
 from cryogem.imaging.noise import (
     add_gaussian_noise,
@@ -49,6 +49,8 @@ def run(config: GenerateConfig, output: Path) -> None:
     ensemble = _obtain_ensemble(config, dataset, device)
     settings: SimulateConfig = dataclasses.replace(dataset.config, seed=config.seed, prefix=config.prefix)
     protocol = build_protocol(settings, dataset.calibration, ensemble.diameter)
+    # the same seed must not repeat the specimens that a model was trained on
+    protocol = dataclasses.replace(protocol, purpose=GENERATED)
     start_dataset(output, description)
     write_specimen(output, ensemble, dataset.calibration)
     names = [f'{protocol.prefix}_{index + 1:05d}' for index in range(config.n_micrographs)]
@@ -128,6 +130,6 @@ def _build_maker(output: Path, config: GenerateConfig, protocol: Protocol, calib
         exposure = expose(draw_record(protocol, calibration, ensemble, index), ensemble, protocol.defocus_error)
         record = exposure.record
         contrast = finish(add_ice(exposure.clean, record, calibration), record,
-                          spawn_generator(protocol.seed, index, purpose=1))
+                          spawn_generator(protocol.seed, index, NOISE))
         write_micrograph(output, exposure, GreyScale(record.grey_mean, record.grey_sd).restore(contrast))
     return make

@@ -10,7 +10,7 @@ from cryogem.commands.inputs import choose_device, read_real_image
 from cryogem.config import TrainConfig, config_to_json, describe_run
 from cryogem.dataset import layout
 from cryogem.dataset.reader import SimulatedDataset, read_dataset
-from cryogem.dataset.writer import check_empty
+from cryogem.dataset.writer import check_output
 from cryogem.errors import ConfigError, InputError
 from cryogem.imaging.calibration import Calibration
 from cryogem.imaging.exposure import add_ice
@@ -20,11 +20,12 @@ from cryogem.imaging.resampling import resample_image
 from cryogem.io.files import find_files, make_folder, write_json
 from cryogem.translation.learner import TrainerSettings
 from cryogem.translation.pairs import CropSampler
-from cryogem.translation.trainer import CHECKPOINT, METRICS, train
+from cryogem.translation.trainer import train
 
 logger = logging.getLogger(__name__)
 
 _CACHED_MICROGRAPHS = 16                    # frames of each kind held in memory
+_MAY_CHANGE = ('max_steps', 'max_minutes', 'checkpoint_every')                # when a training is continued
 _FIELD_BORDER = 64                          # px of noise drawn beyond a crop, so that its opposite edges do not match
 
 
@@ -34,8 +35,8 @@ def run(config: TrainConfig, output: Path) -> None:
         raise ConfigError("preset cannot be 'paper' yet: training of the published network is not built; use fast, "
                           'or import a published checkpoint with cryogem import-checkpoint')
     device = choose_device(config.device)
-    if not any((output / name).exists() for name in (CHECKPOINT, METRICS)):
-        check_empty(output)
+    description = describe_run('train', config)
+    check_output(output, description, config.continue_, _MAY_CHANGE)
     dataset = read_dataset(Path(config.dataset))
     simulated = SimulatedCrops(dataset, config.crop_size)
     real = RealCrops(find_files(config.micrographs, 'micrographs'), config.pixel_size, dataset.calibration,
@@ -45,13 +46,13 @@ def run(config: TrainConfig, output: Path) -> None:
         learning_rate=config.learning_rate, contrastive_weight=config.contrastive_weight,
         temperature=config.temperature, n_positions=config.n_positions, seed=config.seed, device=str(device))
     make_folder(output)
+    write_json(output / layout.CONFIG, description)
     sampler = CropSampler(simulated.draw, real.draw, config.crop_size, config.batch_size, config.seed)
     result = train(sampler, settings, output, config.continue_, {
         'preset': config.preset, 'pixel_size': dataset.calibration.pixel_size, 'n_real_micrographs': real.n_micrographs,
         'n_simulated_micrographs': simulated.n_micrographs, 'device': str(device), 'seed': config.seed,
         'settings': config_to_json(config)})
     write_json(output / layout.CALIBRATION, dataset.calibration.to_json())
-    write_json(output / layout.CONFIG, describe_run('train', config))
     logger.info('model after %d steps and %.0f s: %s', result.step, result.seconds, output)
 
 

@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +22,18 @@ from cryogem.specimen.ensemble import Ensemble
 
 logger = logging.getLogger(__name__)
 
-_FREE_SETTINGS = {'n_micrographs', 'workers', 'device', 'continue', 'output'}    # may differ when a run is continued
+_ALWAYS_FREE = {'workers', 'device', 'continue', 'output'}                      # may differ when a run is continued
 
 
-def check_output(folder: Path, description: dict[str, Any], continue_run: bool) -> None:
+def check_output(
+    folder: Path, description: dict[str, Any], continue_run: bool, free: Collection[str] = ('n_micrographs',)
+) -> None:
     """Check, before any work, that a run may write into a folder: it is new, empty, or holds the run to be continued.
 
     Parameters
     ----------
     description : what `cryogem.config.describe_run` gives.
+    free : settings that may differ from those the run was started with.
 
     Raises
     ------
@@ -45,7 +48,7 @@ def check_output(folder: Path, description: dict[str, Any], continue_run: bool) 
         raise OutputError(f'output {str(folder)!r} is not empty; choose another folder, or say --continue')
     if not config.exists():
         raise OutputError(f'output {str(folder)!r} holds no cryogem run to continue; choose another folder')
-    _check_same_run(folder, read_json(config, 'output'), description)
+    _check_same_run(folder, read_json(config, 'output'), description, free)
 
 
 def check_empty(folder: Path) -> None:
@@ -185,10 +188,10 @@ def _list_files(folder: Path, name: str) -> list[Path]:
             layout.coordinates_path(folder, name)]
 
 
-def _check_same_run(folder: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
+def _check_same_run(folder: Path, before: dict[str, Any], now: dict[str, Any], free: Collection[str]) -> None:
     """Refuse to mix micrographs of two experiments in one folder."""
     now = json.loads(json.dumps(now))                                     # tuples become lists, as in the file
     for key in sorted(set(before) | set(now)):
-        if key not in _FREE_SETTINGS and before.get(key) != now.get(key):
+        if key not in _ALWAYS_FREE and key not in free and before.get(key) != now.get(key):
             raise OutputError(f'{key} is {now.get(key)!r} but the run in {str(folder)!r} was started with '
                               f'{before.get(key)!r}; use the same value, or another output folder')

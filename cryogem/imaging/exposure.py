@@ -15,6 +15,7 @@ from cryogem.specimen.micrograph import paint, project_particles, split_centers
 from cryogem.specimen.orientation import ViewPreference
 from cryogem.specimen.placement import draw_count, place_particles
 
+SIMULATED, NOISE, GENERATED = 0, 1, 2       # purposes of random streams
 _DEFOCUS_JITTER = 0.02                      # share by which a CTF taken from a real micrograph is varied
 
 
@@ -39,6 +40,7 @@ class Protocol:
     views: ViewPreference = ViewPreference()
     clustering: float = 0.0                 # share of particles next to another one
     forbidden: tuple[np.ndarray | None, ...] = ()       # (h, w) bool for each real micrograph, or one for all
+    purpose: int = SIMULATED                # random stream of the records: simulate and generate share no specimen
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ class Exposure:
 
 
 def spawn_generator(seed: int, index: int, purpose: int) -> np.random.Generator:
-    """Return the random stream of one micrograph for one purpose (0: record, 1: noise); no other index shares it."""
+    """Return the random stream of one micrograph for one purpose (SIMULATED, NOISE, ...); no other index shares it."""
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(index, purpose)))
 
 
@@ -60,7 +62,7 @@ def draw_record(protocol: Protocol, calibration: Calibration, ensemble: Ensemble
 
     The fractions of the particles are not known before they are painted; `expose` fills them in.
     """
-    rng = spawn_generator(protocol.seed, index, purpose=0)
+    rng = spawn_generator(protocol.seed, index, protocol.purpose)
     source = int(rng.integers(len(calibration.micrographs)))
     ctf = _draw_ctf(protocol, calibration, source, rng)
     flips = (bool(rng.integers(2)), bool(rng.integers(2)))

@@ -92,8 +92,11 @@ def read_json(path: Path, key: str) -> Any:
 
 def compute_checksum(path: Path) -> str:
     """Return the SHA-256 of a file, hexadecimal."""
+    digest = hashlib.sha256()
     with path.open('rb') as file:
-        return hashlib.file_digest(file, 'sha256').hexdigest()
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def make_folder(path: Path) -> None:
