@@ -202,6 +202,8 @@ class TrainConfig(Config):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        _require(self.preset != 'paper', 'preset', self.preset, 'training of the published network is not built yet: '
+                 'use fast, or import a published checkpoint with cryogem import-checkpoint')
         _require(self.crop_size % 16 == 0, 'crop_size', self.crop_size,
                  f'use the multiple of 16 {max(16, round(self.crop_size / 16) * 16)}')
         _require(self.contrastive_weight >= 0, 'contrastive_weight', self.contrastive_weight, 'give zero or more')

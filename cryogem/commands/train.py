@@ -11,7 +11,7 @@ from cryogem.config import TrainConfig, config_to_json, describe_run
 from cryogem.dataset import layout
 from cryogem.dataset.reader import SimulatedDataset, read_dataset
 from cryogem.dataset.writer import check_output
-from cryogem.errors import ConfigError, InputError
+from cryogem.errors import InputError
 from cryogem.imaging.calibration import Calibration
 from cryogem.imaging.exposure import add_ice
 from cryogem.imaging.grey import GreyScale, find_good_region, measure_grey_scale
@@ -31,9 +31,6 @@ _FIELD_BORDER = 64                          # px of noise drawn beyond a crop, s
 
 def run(config: TrainConfig, output: Path) -> None:
     """Train a model of the real micrographs on the simulated ones."""
-    if config.preset == 'paper':
-        raise ConfigError("preset cannot be 'paper' yet: training of the published network is not built; use fast, "
-                          'or import a published checkpoint with cryogem import-checkpoint')
     device = choose_device(config.device)
     description = describe_run('train', config)
     check_output(output, description, config.continue_, _MAY_CHANGE)

@@ -88,7 +88,7 @@ def test_a_training_is_not_continued_with_another_setting(model, arguments, tmp_
 def test_the_paper_preset_says_that_it_is_not_there_yet(arguments, tmp_path, fail):
     message = fail([*arguments, '--preset', 'paper'])
 
-    assert message.startswith("preset cannot be 'paper' yet")
+    assert message.startswith("preset cannot be 'paper'; training of the published network is not built yet")
     assert 'use fast' in message
     assert not (tmp_path / 'model').exists()
 
