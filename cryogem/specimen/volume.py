@@ -11,6 +11,7 @@ from cryogem.errors import InputError
 
 _MASK_LOW_PASS = 15.0                       # Å: a coarse outline, blind to noise and to side chains
 _MASK_EDGE = 6.0                            # Å: width of the soft edge
+_FILTER_MARGIN = 8                          # px around a map that is filtered: the kernel dies out within them
 _LEAST_PART = 0.02                          # parts of the particle below this share of the whole are dust
 
 
@@ -127,12 +128,13 @@ def low_pass_filter(density: np.ndarray, pixel_size: float, resolution: float) -
 
 
 def filter_radially(volume: PreparedVolume, gain: Sequence[float] | np.ndarray) -> PreparedVolume:
-    """Multiply the transform of a map by a radial gain.
+    """Multiply the transform of a map by a radial gain, in a box with room for what the filter spreads.
 
     Parameters
     ----------
     gain : amplitude factors at evenly spaced frequencies i / len(gain) of the Nyquist frequency; the last one goes on.
     """
+    volume = grow_box(volume, volume.density.shape[0] + 2 * _FILTER_MARGIN)
     n = volume.density.shape[0]
     position = _radial_frequency(n) / (n / 2) * len(gain)
     spectrum = np.fft.rfftn(volume.density) * np.interp(position, np.arange(len(gain)), gain)

@@ -126,7 +126,7 @@ def test_every_particle_is_the_projection_that_relion_makes_of_its_row(particles
 def test_particles_of_a_map_that_was_filtered_to_match_the_picks_are_its_projections_too(real_set, relion, tmp_path):
     folder = make_particles(real_set, tmp_path / 'out', '--n-micrographs', '10')
 
-    assert compare_projections(folder, relion).min() >= 0.995
+    assert compare_projections(folder, relion).min() >= 0.999
 
 
 @pytest.mark.parametrize('what', CONTROLS)
