@@ -8,17 +8,13 @@ import numpy as np
 import torch
 
 from cryogem.commands.inputs import choose_device, read_maps
-from cryogem.commands.simulate import build_filtered_ensemble, build_protocol, choose_box_size, report_dataset
+from cryogem.commands.making import make_dataset
+from cryogem.commands.simulate import build_filtered_ensemble, build_protocol
 from cryogem.config import NOISE_MODELS, GenerateConfig, SimulateConfig, describe_run
-from cryogem.dataset.production import produce
-from cryogem.dataset.reader import SimulatedDataset, read_dataset, read_record
+from cryogem.dataset.reader import SimulatedDataset, read_dataset
 from cryogem.dataset.writer import (
     check_output,
-    finish_dataset,
-    is_finished,
-    start_dataset,
     write_micrograph,
-    write_specimen,
 )
 from cryogem.errors import InputError
 from cryogem.imaging.calibration import Calibration
@@ -42,8 +38,7 @@ Finish = Callable[[np.ndarray, Micrograph, np.random.Generator], np.ndarray]
 def run(config: GenerateConfig, output: Path) -> None:
     """Draw, paint and image specimens like those of the simulate run, then add noise or translate them."""
     device = choose_device(config.device)
-    description = describe_run('generate', config)
-    check_output(output, description, config.continue_)
+    check_output(output, describe_run('generate', config), config.continue_)
     dataset = read_dataset(Path(config.dataset))
     check_model(config.model, dataset.calibration)
     ensemble = _obtain_ensemble(config, dataset, device)
@@ -51,16 +46,9 @@ def run(config: GenerateConfig, output: Path) -> None:
     protocol = build_protocol(settings, dataset.calibration, ensemble.diameter)
     # the same seed must not repeat the specimens that a model was trained on
     protocol = dataclasses.replace(protocol, purpose=GENERATED)
-    start_dataset(output, description)
-    write_specimen(output, ensemble, dataset.calibration)
-    names = [f'{protocol.prefix}_{index + 1:05d}' for index in range(config.n_micrographs)]
-    missing = [index for index, name in enumerate(names) if not is_finished(output, name)]
-    produce(_build_maker, (output, config, protocol, dataset.calibration, ensemble, device), missing, len(names),
-            config.workers)
-    box_size = config.box_size or int(dataset.manifest['box_size']) or choose_box_size(ensemble, dataset.calibration)
-    records = [read_record(output, name) for name in names]
-    finish_dataset(output, records, description, config.particles, box_size, ensemble, settings.symmetry)
-    report_dataset(records, output)
+    make_dataset('generate', config, output, dataset.calibration, ensemble, _build_maker,
+                 (output, config, protocol, dataset.calibration, ensemble, device),
+                 config.box_size or int(dataset.manifest['box_size']), settings.symmetry)
 
 
 def check_model(model: str, calibration: Calibration) -> None:

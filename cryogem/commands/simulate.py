@@ -10,17 +10,13 @@ import torch
 
 from cryogem.commands.calibrate import measure
 from cryogem.commands.inputs import choose_device, read_forbidden, read_maps, read_views
+from cryogem.commands.making import make_dataset
 from cryogem.config import SimulateConfig, describe_run
 from cryogem.dataset import layout
-from cryogem.dataset.production import produce
-from cryogem.dataset.reader import read_calibration, read_record
+from cryogem.dataset.reader import read_calibration
 from cryogem.dataset.writer import (
     check_output,
-    finish_dataset,
-    is_finished,
-    start_dataset,
     write_micrograph,
-    write_specimen,
 )
 from cryogem.errors import ConfigError, InputError
 from cryogem.imaging.calibration import (
@@ -33,7 +29,6 @@ from cryogem.imaging.calibration import (
 )
 from cryogem.imaging.exposure import Exposure, Protocol, add_ice, draw_record, expose
 from cryogem.imaging.grey import GreyScale
-from cryogem.records import Micrograph
 from cryogem.specimen.ensemble import Ensemble, build_ensemble
 from cryogem.specimen.symmetry import find_symmetry_group
 from cryogem.specimen.volume import PreparedVolume, bring_to_pixel_size, filter_radially
@@ -46,8 +41,7 @@ _TRIAL_INDEX = 2 ** 31                      # of the clean micrographs that cali
 def run(config: SimulateConfig, output: Path) -> None:
     """Measure the real micrographs, then draw, paint and image virtual specimens like them."""
     device = choose_device(config.device)
-    description = describe_run('simulate', config)
-    check_output(output, description, config.continue_)
+    check_output(output, describe_run('simulate', config), config.continue_)
     find_symmetry_group(config.symmetry)                # an unknown group is refused before any work
     maps, weights = read_maps(config.volume, config)
     calibration = _obtain_calibration(config, output, maps)
@@ -56,25 +50,9 @@ def run(config: SimulateConfig, output: Path) -> None:
     if calibration.signal_scale is None:
         calibration = calibrate_signal(calibration, protocol, volumes, weights, config.signal_to_noise)
     ensemble = build_filtered_ensemble(volumes, weights, calibration.map_gain, device)
-    start_dataset(output, description)
-    write_specimen(output, ensemble, calibration)
-    names = [f'{protocol.prefix}_{index + 1:05d}' for index in range(config.n_micrographs)]
-    missing = [index for index, name in enumerate(names) if not is_finished(output, name)]
-    produce(_build_maker, (output, protocol, calibration, ensemble), missing, len(names), config.workers)
-    box_size = config.box_size or choose_box_size(ensemble, calibration)
-    records = [read_record(output, name) for name in names]
-    finish_dataset(output, records, description, config.particles, box_size, ensemble, config.symmetry)
-    report_dataset(records, output)
-
-
-def report_dataset(records: Sequence[Micrograph], output: Path) -> None:
-    """Say how much was made, and where frames were too full for the particles they were to hold."""
-    placed = sum(1 for record in records for one in record.particles if record.is_center_inside(one))
-    wanted = sum(record.n_requested for record in records)
-    if placed < 0.98 * wanted:
-        logger.warning('the micrographs hold %d particles of the %d that were asked for: there is no room for more; '
-                       'ask for fewer, or allow a smaller minimum_distance', placed, wanted)
-    logger.info('%d micrographs with %d particles: %s', len(records), placed, output)
+    make_dataset('simulate', config, output, calibration, ensemble, _build_maker,
+                 (output, protocol, calibration, ensemble),
+                 config.box_size or choose_box_size(ensemble, calibration), config.symmetry)
 
 
 def build_protocol(config: SimulateConfig, calibration: Calibration, diameter: float) -> Protocol:
