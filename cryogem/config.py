@@ -171,6 +171,8 @@ class SimulateConfig(MicroscopeConfig):
                  self.allowed_overlap, 'give either it or minimum_distance')
         _require(0 <= self.ice_tilt < 70, 'ice_tilt', self.ice_tilt, 'give an angle from 0 to below 70 degrees')
         _require(self.view_spread >= 0, 'view_spread', self.view_spread, 'give zero or more degrees')
+        low, high = self.phase_shift
+        _require(low <= high, 'phase_shift', f'{low:g}:{high:g}', 'give two angles in degrees, MIN first')
         _require(self.astigmatism >= 0, 'astigmatism', self.astigmatism, 'give zero or more Å')
         _require(not self.angular_distribution or self.preferred_view is None, 'preferred_view',
                  self.preferred_view, 'give either it or angular_distribution')

@@ -7,6 +7,11 @@ from typing import Any
 from cryogem.conventions import split_center
 
 
+def name_micrograph(prefix: str, index: int) -> str:
+    """Return the name of micrograph `index` (from 0) of a run: prefix_00001, prefix_00002, ..."""
+    return f'{prefix}_{index + 1:05d}'
+
+
 @dataclass(frozen=True)
 class Ctf:
     """Contrast transfer function of one micrograph or particle (RELION/CTFFIND form)."""

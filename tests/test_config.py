@@ -106,6 +106,12 @@ def test_every_command_needs_an_output_folder(command):
     ('spherical_aberration', -1.0, 'spherical_aberration cannot be -1.0; give it in mm'),
     ('defocus_range', [20000, 10000],
      "defocus_range cannot be '20000:10000'; give two positive values in Å, MIN first"),
+    ('phase_shift', [120, 60], "phase_shift cannot be '120:60'; give two angles in degrees, MIN first"),
+    ('clustering', 1.5, 'clustering cannot be 1.5; give a share from 0 to 1'),
+    ('allowed_overlap', -0.1, 'allowed_overlap cannot be -0.1; give a share from 0 to 1'),
+    ('ice_tilt', 80.0, 'ice_tilt cannot be 80.0; give an angle from 0 to below 70 degrees'),
+    ('view_spread', -1.0, 'view_spread cannot be -1.0; give zero or more degrees'),
+    ('prefix', 'my run', "prefix cannot be 'my run'; use letters, digits, -, _ and . alone"),
     ('defocus_range', [20000], 'defocus_range cannot be [20000]; give two numbers'),
     ('particles_per_micrograph', [0, 5],
      "particles_per_micrograph cannot be '0:5'; give a positive MEAN and an SD of zero or more"),
@@ -124,6 +130,8 @@ def test_a_wrong_value_is_refused_with_the_field_the_value_and_the_remedy(key, v
     ('crop_size', 100, 'crop_size cannot be 100; use the multiple of 16 96'),
     ('contrastive_weight', -1, 'contrastive_weight cannot be -1.0; give zero or more'),
     ('continue', 'yes', "continue cannot be 'yes'; say true or false"),
+    ('preset', 'paper', "preset cannot be 'paper'; training of the published network is not built yet: use fast, or "
+     'import a published checkpoint with cryogem import-checkpoint'),
     ('preset', 'slow', "preset cannot be 'slow'; say one of fast, paper"),
 ])
 def test_wrong_training_settings_are_refused(key, value, message):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cryogem.commands.inputs import find_pixel_size, match_coordinates, read_real_image
+from cryogem.commands.inputs import match_coordinates, read_frames
 from cryogem.config import EvaluateConfig, describe_run
 from cryogem.dataset import layout
 from cryogem.dataset.reader import read_calibration, read_record
@@ -18,10 +18,8 @@ from cryogem.evaluation.spectra import compare_spectra
 from cryogem.imaging.calibration import Calibration, measure_frame_power
 from cryogem.imaging.grey import GreyScale, measure_grey_scale
 from cryogem.imaging.ice import fit_ice, render_ice
-from cryogem.imaging.resampling import resample_centers, resample_image
 from cryogem.io.files import find_by_stem, find_files, make_folder, read_json, write_json
 from cryogem.io.mrc import read_micrograph
-from cryogem.io.star import read_coordinates
 
 logger = logging.getLogger(__name__)
 
@@ -60,15 +58,8 @@ def _read_generated(folder: Path, calibration: Calibration) -> list[Exhibit]:
 def _read_real(config: EvaluateConfig, calibration: Calibration) -> list[Exhibit]:
     files = find_by_stem(find_files(config.real, 'real'), 'real')
     picks = match_coordinates(config.coordinates, files)
-    pixel_size = find_pixel_size(config.real, config.pixel_size)
-    exhibits = []
-    for name, path in files.items():
-        image, _ = read_real_image(path, config.pixel_size)
-        resampled = resample_image(image, pixel_size, calibration.pixel_size)
-        centers = read_coordinates(picks[name]) if name in picks else np.empty((0, 2))
-        centers = resample_centers(centers, image.shape, resampled.shape)
-        exhibits.append(_exhibit(f'real: {name}', resampled, centers, calibration))
-    return exhibits
+    return [_exhibit(f'real: {one.name}', one.image, one.centers_yx, calibration)
+            for one in read_frames(files, picks, config.pixel_size, calibration.pixel_size)]
 
 
 def _exhibit(caption: str, image: np.ndarray, centers_yx: np.ndarray, calibration: Calibration) -> Exhibit:

@@ -12,10 +12,7 @@ from cryogem.commands.making import make_dataset
 from cryogem.commands.simulate import build_filtered_ensemble, build_protocol
 from cryogem.config import NOISE_MODELS, GenerateConfig, SimulateConfig, describe_run
 from cryogem.dataset.reader import SimulatedDataset, read_dataset
-from cryogem.dataset.writer import (
-    check_output,
-    write_micrograph,
-)
+from cryogem.dataset.writer import check_output, write_micrograph
 from cryogem.errors import InputError
 from cryogem.imaging.calibration import Calibration
 from cryogem.imaging.exposure import GENERATED, NOISE, Protocol, add_ice, draw_record, expose, spawn_generator

@@ -1,5 +1,6 @@
 """What the commands read: real micrographs with picks and CTFs, and maps."""
 
+import dataclasses
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -54,19 +55,35 @@ def read_real_micrographs(config: MicroscopeConfig, working_pixel_size: float) -
     files = find_by_stem(find_files(config.micrographs, 'micrographs'), 'micrographs')
     picks = match_coordinates(config.coordinates, files)
     ctfs = read_ctfs(Path(config.ctfs), list(files), config) if config.ctfs else {}
-    pixel_size = find_pixel_size(config.micrographs, config.pixel_size)
-    micrographs = []
+    frames = read_frames(files, picks, config.pixel_size, working_pixel_size)
+    return [dataclasses.replace(one, ctf=ctfs.get(one.name)) for one in frames]
+
+
+def read_frames(
+    files: dict[str, Path], picks: dict[str, Path], pixel_size: float | None, working_pixel_size: float
+) -> list[RealMicrograph]:
+    """Read micrographs by name with their picks and bring both to the working pixel size.
+
+    Parameters
+    ----------
+    pixel_size : Å/px, or None to take it from the headers.
+
+    Raises
+    ------
+    InputError : pixel sizes differ, picks lie outside, or a file cannot be used.
+    """
+    first = read_micrograph_header(next(iter(files.values())), pixel_size)[1]
+    frames = []
     for name, path in files.items():
-        image, own = read_real_image(path, config.pixel_size)
-        if abs(own / pixel_size - 1) > 0.01:
+        image, own = read_real_image(path, pixel_size)
+        if abs(own / first - 1) > 0.01:
             raise InputError(f'micrographs differ in pixel size: {str(path)!r} has {own:g} Å/px, the first one '
-                             f'{pixel_size:g}; run sets of one pixel size apart')
-        resampled = resample_image(image, pixel_size, working_pixel_size)
+                             f'{first:g}; run sets of one pixel size apart')
+        resampled = resample_image(image, first, working_pixel_size)
         centers = read_coordinates(picks[name]) if name in picks else np.empty((0, 2))
         _check_inside(centers, image.shape, name)
-        centers = resample_centers(centers, image.shape, resampled.shape)
-        micrographs.append(RealMicrograph(name, resampled, centers, ctfs.get(name)))
-    return micrographs
+        frames.append(RealMicrograph(name, resampled, resample_centers(centers, image.shape, resampled.shape)))
+    return frames
 
 
 def read_real_image(path: Path, pixel_size: float | None) -> tuple[np.ndarray, float]:
@@ -133,7 +150,7 @@ def read_views(config: SimulateConfig) -> ViewPreference:
     InputError : the angular distribution has no poses.
     """
     if config.preferred_view is not None:
-        return ViewPreference((((*config.preferred_view, 0.0)),), config.view_spread, is_in_plane_free=True)
+        return ViewPreference(((*config.preferred_view, 0.0),), config.view_spread, is_in_plane_free=True)
     if not config.angular_distribution:
         return ViewPreference()
     names = ['rlnAngleRot', 'rlnAngleTilt', 'rlnAnglePsi']

@@ -10,7 +10,7 @@ from cryogem.dataset.production import Maker, produce
 from cryogem.dataset.reader import read_record
 from cryogem.dataset.writer import finish_dataset, is_finished, start_dataset, write_specimen
 from cryogem.imaging.calibration import Calibration
-from cryogem.records import Micrograph
+from cryogem.records import Micrograph, name_micrograph
 from cryogem.specimen.ensemble import Ensemble
 
 logger = logging.getLogger(__name__)
@@ -31,7 +31,7 @@ def make_dataset(
     description = describe_run(command, config)
     start_dataset(output, description)
     write_specimen(output, ensemble, calibration)
-    names = [f'{config.prefix}_{index + 1:05d}' for index in range(config.n_micrographs)]
+    names = [name_micrograph(config.prefix, index) for index in range(config.n_micrographs)]
     missing = [index for index, name in enumerate(names) if not is_finished(output, name)]
     produce(build_maker, arguments, missing, len(names), config.workers)
     records = [read_record(output, name) for name in names]

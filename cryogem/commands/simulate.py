@@ -14,10 +14,7 @@ from cryogem.commands.making import make_dataset
 from cryogem.config import SimulateConfig, describe_run
 from cryogem.dataset import layout
 from cryogem.dataset.reader import read_calibration
-from cryogem.dataset.writer import (
-    check_output,
-    write_micrograph,
-)
+from cryogem.dataset.writer import check_output, write_micrograph
 from cryogem.errors import ConfigError, InputError
 from cryogem.imaging.calibration import (
     Calibration,

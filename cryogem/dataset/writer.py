@@ -39,11 +39,9 @@ def check_output(
     ------
     OutputError : the folder holds something else, or a run with other settings.
     """
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+    if _is_free(folder):
         return
     config = folder / layout.CONFIG
-    if not folder.is_dir():
-        raise OutputError(f'output {str(folder)!r} is a file; name a folder')
     if not continue_run:
         raise OutputError(f'output {str(folder)!r} is not empty; choose another folder, or say --continue')
     if not config.exists():
@@ -58,9 +56,7 @@ def check_empty(folder: Path) -> None:
     ------
     OutputError : it is a file, or holds something.
     """
-    if folder.exists() and not folder.is_dir():
-        raise OutputError(f'output {str(folder)!r} is a file; name a folder')
-    if folder.exists() and any(folder.iterdir()):
+    if not _is_free(folder):
         raise OutputError(f'output {str(folder)!r} is not empty; choose another folder')
 
 
@@ -186,6 +182,13 @@ def _list_files(folder: Path, name: str) -> list[Path]:
     return [layout.micrograph_path(folder, name), layout.clean_path(folder, name),
             layout.instance_mask_path(folder, name), layout.semantic_mask_path(folder, name),
             layout.coordinates_path(folder, name)]
+
+
+def _is_free(folder: Path) -> bool:
+    """Say whether a folder is new or empty; what is no folder is refused."""
+    if folder.exists() and not folder.is_dir():
+        raise OutputError(f'output {str(folder)!r} is a file; name a folder')
+    return not folder.exists() or not any(folder.iterdir())
 
 
 def _check_same_run(folder: Path, before: dict[str, Any], now: dict[str, Any], free: Collection[str]) -> None:

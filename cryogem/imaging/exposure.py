@@ -9,7 +9,7 @@ import torch
 from cryogem.imaging.calibration import Calibration
 from cryogem.imaging.ctf import evaluate_ctf, image_specimen, measure_delocalisation
 from cryogem.imaging.ice import render_ice
-from cryogem.records import Ctf, Micrograph, Particle
+from cryogem.records import Ctf, Micrograph, Particle, name_micrograph
 from cryogem.specimen.ensemble import Ensemble
 from cryogem.specimen.micrograph import paint, project_particles, split_centers
 from cryogem.specimen.orientation import ViewPreference
@@ -28,7 +28,7 @@ class Protocol:
     particles_per_frame: tuple[float, float]            # mean, sd
     neighbour_distances: tuple[float, ...]  # Å, even quantiles of what particles keep from each other
     ice_thickness: float                    # Å
-    defocus_range: tuple[float, float]      # Å; this and what follows is used when the calibration holds no CTFs
+    defocus_range: tuple[float, float]      # Å; this and what follows to b_factor is used where no CTFs are known
     voltage: float                          # kV
     spherical_aberration: float             # mm
     amplitude_contrast: float
@@ -69,7 +69,7 @@ def draw_record(protocol: Protocol, calibration: Calibration, ensemble: Ensemble
     count = draw_count(*protocol.particles_per_frame, rng)
     real = calibration.micrographs[source]
     return Micrograph(
-        index=index, name=f'{protocol.prefix}_{index + 1:05d}', shape=calibration.shape,
+        index=index, name=name_micrograph(protocol.prefix, index), shape=calibration.shape,
         pixel_size=calibration.pixel_size, ctf=ctf, source=source, ice_flips=flips,
         signal_scale=real.signal_scale or calibration.signal_scale or 1.0, grey_mean=real.grey_mean,
         grey_sd=real.grey_sd,
