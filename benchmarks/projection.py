@@ -1,5 +1,8 @@
 """Projection: ours against the published computation, with errors against the analytic projection.
 
+The bound is that of eight taps for each of the frequencies inside the Nyquist circle, all in cache, and the transform
+back: about 26 µs for 90² and 53 µs for 128² on two cores.
+
 Run: python benchmarks/projection.py
 """
 

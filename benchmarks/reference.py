@@ -4,8 +4,12 @@ Trilinear rotate-and-sum of the whole map for each particle, one at a time; part
 pixels of the frame. What it costs was found to be within 1.07 to 1.36 times what the published code costs.
 """
 
+from pathlib import Path
+
+import mrcfile
 import numpy as np
 import torch
+from PIL import Image
 from torch.nn import functional
 
 
@@ -44,3 +48,28 @@ def place_by_search(shape: tuple[int, int], count: int, radius: int, rng: np.ran
         placed.append((y, x))
         is_free[max(0, y - radius):y + radius, max(0, x - radius):x + radius] = False
     return np.array(placed)
+
+
+def paste_particles(
+    shape: tuple[int, int], images: list[np.ndarray], centers_yx: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Add (b, b) images at whole pixels, each into a frame of its own; return the (h, w) sum and the mask."""
+    frame, mask = np.zeros(shape, np.float32), np.zeros(shape, bool)
+    for image, (y, x) in zip(images, centers_yx, strict=False):
+        box, own = len(image), np.zeros((shape[0] + 2 * len(image), shape[1] + 2 * len(image)), np.float32)
+        top, left = y + box - box // 2, x + box - box // 2
+        own[top:top + box, left:left + box] = image
+        own = own[box:-box, box:-box]
+        frame += own
+        mask |= own > 0.05 * image.max()
+    return frame, mask
+
+
+def save_published(folder: Path, frame: np.ndarray, mask: np.ndarray) -> None:
+    """Write what the published code does for a micrograph: an MRC and six PNG."""
+    with mrcfile.new(folder / 'micrograph.mrc', overwrite=True) as file:
+        file.set_data(frame)
+    shown = ((frame - frame.min()) / max(float(np.ptp(frame)), 1e-6) * 255).astype(np.uint8)
+    for number in range(6):
+        picture = shown if number < 4 else np.where(mask, 255, 0).astype(np.uint8)
+        Image.fromarray(picture).save(folder / f'picture_{number}.png')

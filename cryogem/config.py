@@ -19,6 +19,9 @@ NOISE_MODELS = ('gaussian', 'poisson', 'poisson_gaussian', 'measured')
 PRESETS = ('fast', 'paper')
 PARTICLE_STACKS = ('none', 'clean', 'generated', 'both')
 
+COMPILE_HELP = ('project particles with a compiled kernel: faster from some ten thousand particles on, needs a C++ '
+                'compiler; pixels differ from those without it in their last digits')
+
 ConfigType = TypeVar('ConfigType', bound='Config')
 
 
@@ -152,6 +155,7 @@ class SimulateConfig(MicroscopeConfig):
     signal_to_noise: float | None = _setting(
         None, 'variance of the signal over that of the noise where particles are; default: measured at the picks',
         positive=True)
+    compile_projection: bool = _setting(False, COMPILE_HELP)
     continue_: bool = _setting(False, 'continue an interrupted run: finished micrographs are kept')
 
     def __post_init__(self) -> None:
@@ -228,6 +232,7 @@ class GenerateConfig(Config):
         None, 'box of coordinates and particle stacks, px, even; default: as in the simulate run', positive=True)
     snr: float = _setting(0.1, 'signal-to-noise ratio (variances) of the noise models gaussian and poisson_gaussian',
                           positive=True)
+    compile_projection: bool = _setting(False, COMPILE_HELP)
     dose: float = _setting(20.0, 'dose of the noise models poisson and poisson_gaussian, e/Å²', positive=True)
     continue_: bool = _setting(False, 'continue an interrupted run: finished micrographs are kept')
 

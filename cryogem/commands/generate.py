@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from cryogem.commands.inputs import choose_device, read_maps
+from cryogem.commands.inputs import check_compiler, choose_device, read_maps
 from cryogem.commands.making import make_dataset
 from cryogem.commands.simulate import build_filtered_ensemble, build_protocol
 from cryogem.config import NOISE_MODELS, GenerateConfig, SimulateConfig, describe_run
@@ -35,6 +35,7 @@ Finish = Callable[[np.ndarray, Micrograph, np.random.Generator], np.ndarray]
 def run(config: GenerateConfig, output: Path) -> None:
     """Draw, paint and image specimens like those of the simulate run, then add noise or translate them."""
     device = choose_device(config.device)
+    check_compiler(config.compile_projection)
     check_output(output, describe_run('generate', config), config.continue_)
     dataset = read_dataset(Path(config.dataset))
     check_model(config.model, dataset.calibration)
@@ -100,10 +101,10 @@ def translate_published(generator: torch.nn.Module, noisy: np.ndarray) -> np.nda
 
 def _obtain_ensemble(config: GenerateConfig, dataset: SimulatedDataset, device: torch.device) -> Ensemble:
     if not config.volume:
-        return dataset.load_ensemble(device)
+        return dataset.load_ensemble(device, config.compile_projection)
     maps, weights = read_maps(config.volume, dataset.config)
     volumes = [bring_to_pixel_size(one, dataset.calibration.pixel_size) for one in maps]
-    return build_filtered_ensemble(volumes, weights, dataset.calibration.map_gain, device)
+    return build_filtered_ensemble(volumes, weights, dataset.calibration.map_gain, device, config.compile_projection)
 
 
 def _build_maker(output: Path, config: GenerateConfig, protocol: Protocol, calibration: Calibration,

@@ -19,6 +19,7 @@ from cryogem.io.mrc import read_micrograph, read_micrograph_header, read_volume
 from cryogem.io.star import read_coordinates, read_tables
 from cryogem.records import Ctf
 from cryogem.specimen.orientation import ViewPreference
+from cryogem.specimen.projection import has_compiler
 from cryogem.specimen.volume import PreparedVolume, flatten_solvent
 
 logger = logging.getLogger(__name__)
@@ -38,6 +39,18 @@ def choose_device(device: str) -> torch.device:
         raise ConfigError(f'device {device!r} is not there: torch sees {torch.cuda.device_count()} GPUs; '
                           'say cpu or auto')
     return chosen
+
+
+def check_compiler(is_wanted: bool) -> None:
+    """Refuse to compile where there is no compiler.
+
+    Raises
+    ------
+    ConfigError : `is_wanted`, and no C++ compiler is on the PATH.
+    """
+    if is_wanted and not has_compiler():
+        raise ConfigError('compile_projection cannot be True because no C++ compiler is on the PATH; '
+                          'install one (g++), or leave it out')
 
 
 def find_pixel_size(patterns: Sequence[str], pixel_size: float | None) -> float:
@@ -136,6 +149,10 @@ def read_maps(volumes: Sequence[str], config: SimulateConfig) -> tuple[list[Prep
                              f'{density.shape[0]}; give a mask sampled as the map')
         prepared.append(flatten_solvent(density, pixel_size, config.mask_threshold, config.low_pass, given))
         weights.append(weight)
+        if prepared[-1].diameter > density.shape[0] * pixel_size:
+            logger.warning('map %s: its particle of %.0f Å is cut at the walls of its box of %.0f Å; give the map in a '
+                           'larger box, or a higher mask_threshold', path, prepared[-1].diameter,
+                           density.shape[0] * pixel_size)
         logger.info('map %s: box %d px, %.3g Å/px, particle diameter %.0f Å, middle at z, y, x = %s Å off centre',
                     path, density.shape[0], pixel_size, prepared[-1].diameter,
                     ', '.join(f'{one:.1f}' for one in prepared[-1].find_center_of_mass()))

@@ -9,7 +9,14 @@ import numpy as np
 import torch
 
 from cryogem.commands.calibrate import measure
-from cryogem.commands.inputs import choose_device, read_forbidden, read_maps, read_views
+from cryogem.commands.inputs import (
+    check_compiler,
+    choose_device,
+    find_pixel_size,
+    read_forbidden,
+    read_maps,
+    read_views,
+)
 from cryogem.commands.making import make_dataset
 from cryogem.config import SimulateConfig, describe_run
 from cryogem.dataset import layout
@@ -32,12 +39,14 @@ from cryogem.specimen.volume import PreparedVolume, bring_to_pixel_size, filter_
 
 logger = logging.getLogger(__name__)
 
+_LEAST_PARTICLE = 8                         # px across: a particle below it has no shape, so a pixel size is wrong
 _TRIAL_INDEX = 2 ** 31                      # of the clean micrographs that calibrate the signal: apart from any run's
 
 
 def run(config: SimulateConfig, output: Path) -> None:
     """Measure the real micrographs, then draw, paint and image virtual specimens like them."""
     device = choose_device(config.device)
+    check_compiler(config.compile_projection)
     check_output(output, describe_run('simulate', config), config.continue_)
     find_symmetry_group(config.symmetry)                # an unknown group is refused before any work
     maps, weights = read_maps(config.volume, config)
@@ -46,7 +55,7 @@ def run(config: SimulateConfig, output: Path) -> None:
     protocol = build_protocol(config, calibration, max(one.diameter for one in volumes))
     if calibration.signal_scale is None:
         calibration = calibrate_signal(calibration, protocol, volumes, weights, config.signal_to_noise)
-    ensemble = build_filtered_ensemble(volumes, weights, calibration.map_gain, device)
+    ensemble = build_filtered_ensemble(volumes, weights, calibration.map_gain, device, config.compile_projection)
     make_dataset('simulate', config, output, calibration, ensemble, _build_maker,
                  (output, protocol, calibration, ensemble),
                  config.box_size or choose_box_size(ensemble, calibration), config.symmetry)
@@ -81,10 +90,11 @@ def build_protocol(config: SimulateConfig, calibration: Calibration, diameter: f
 
 def build_filtered_ensemble(
     volumes: Sequence[PreparedVolume], weights: Sequence[float], gain: Sequence[float] | np.ndarray | None,
-    device: str | torch.device = 'cpu',
+    device: str | torch.device = 'cpu', is_compiled: bool = False,
 ) -> Ensemble:
     """Return maps at the working pixel size, filtered by a radial gain and ready to project."""
-    return build_ensemble(volumes if gain is None else [filter_radially(one, gain) for one in volumes], weights, device)
+    filtered = volumes if gain is None else [filter_radially(one, gain) for one in volumes]
+    return build_ensemble(filtered, weights, device, is_compiled)
 
 
 def calibrate_signal(
@@ -137,13 +147,22 @@ def _obtain_calibration(config: SimulateConfig, output: Path, maps: list[Prepare
     if config.continue_ and (output / layout.CALIBRATION).exists():
         return read_calibration(output, 'output')
     diameter = config.particle_diameter or max(one.diameter for one in maps)
-    calibration = read_calibration(Path(config.calibration), 'calibration') if config.calibration else measure(
-        config, diameter)
+    given = read_calibration(Path(config.calibration), 'calibration') if config.calibration else None
+    _check_sampling(diameter, given.pixel_size if given else config.working_pixel_size or find_pixel_size(
+        config.micrographs, config.pixel_size))
+    calibration = given or measure(config, diameter)
     frame = min(calibration.shape) * calibration.pixel_size
     if frame < 2 * diameter:
         raise InputError(f'micrographs are {frame:.0f} Å wide and the map holds a particle of {diameter:.0f} Å; '
                          'check the pixel sizes of both')
     return calibration
+
+
+def _check_sampling(diameter: float, pixel_size: float) -> None:
+    """Refuse pixel sizes (Å/px) that do not belong together; too large a particle is noticed with the frame."""
+    if diameter < _LEAST_PARTICLE * pixel_size:
+        raise InputError(f'volume holds a particle of {diameter:.0f} Å, which is {diameter / pixel_size:.1f} px of '
+                         f'micrographs at {pixel_size:g} Å/px; check the pixel sizes of both')
 
 
 def _measure_clean_excess(trials: list[Exposure], calibration: Calibration) -> np.ndarray:

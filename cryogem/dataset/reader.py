@@ -37,8 +37,8 @@ class SimulatedDataset:
         mask, _ = read_micrograph(layout.instance_mask_path(self.folder, name), self.calibration.pixel_size)
         return clean, mask > 0
 
-    def load_ensemble(self, device: str | torch.device = 'cpu') -> Ensemble:
-        """Return the maps of the run, as they were projected."""
+    def load_ensemble(self, device: str | torch.device = 'cpu', is_compiled: bool = False) -> Ensemble:
+        """Return the maps of the run, as they were projected; arguments as for `build_ensemble`."""
         weights = [split_weight(volume)[1] for volume in self.config.volume]
         volumes = []
         for index in range(len(weights)):
@@ -46,7 +46,7 @@ class SimulatedDataset:
             mask, _ = read_volume(layout.mask_path(self.folder, index), pixel_size)
             volumes.append(PreparedVolume(density, mask, self.calibration.pixel_size,
                                           measure_diameter(mask, self.calibration.pixel_size)))
-        return build_ensemble(volumes, weights, device)
+        return build_ensemble(volumes, weights, device, is_compiled)
 
 
 def read_dataset(folder: Path) -> SimulatedDataset:

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from cryogem.errors import ConfigError
-from cryogem.specimen.projection import Projector
+from cryogem.specimen.projection import Projector, choose_oversampling
 from cryogem.specimen.volume import PreparedVolume, grow_box
 
 
@@ -35,9 +35,10 @@ class Ensemble:
 
 
 def build_ensemble(
-    volumes: Sequence[PreparedVolume], weights: Sequence[float], device: str | torch.device = 'cpu'
+    volumes: Sequence[PreparedVolume], weights: Sequence[float], device: str | torch.device = 'cpu',
+    is_compiled: bool = False,
 ) -> Ensemble:
-    """Bring maps into one box and make their projectors on a device.
+    """Bring maps into one box and make their projectors on a device; `is_compiled` as for `Projector`.
 
     Raises
     ------
@@ -48,6 +49,8 @@ def build_ensemble(
                           'give weights of zero or more, not all zero')
     box = max(volume.density.shape[0] for volume in volumes)
     grown = tuple(grow_box(volume, box) for volume in volumes)
+    oversampling = choose_oversampling(box, 2 * len(grown))
     projectors = tuple(
-        Projector(torch.from_numpy(np.stack([volume.density, volume.mask])).to(device)) for volume in grown)
+        Projector(torch.from_numpy(np.stack([volume.density, volume.mask])).to(device), oversampling, is_compiled)
+        for volume in grown)
     return Ensemble(grown, tuple(weight / sum(weights) for weight in weights), projectors)

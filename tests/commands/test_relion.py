@@ -1,36 +1,24 @@
 """RELION as the judge of poses, origins, CTFs and hand: it must see our particles as we wrote them."""
 
-import shutil
-import subprocess
-from pathlib import Path
-
 import mrcfile
 import numpy as np
 import pytest
 import starfile
 
 from cryogem.__main__ import main
-from cryogem.io.star import write_tables
+from tests.commands.reconstruction import MISTAKES, correlate_shells, find_relion, write_changed
 
 pytestmark = pytest.mark.slow
 
 PIXEL_SIZE, BOX = 5.0, 64
 NYQUIST = BOX // 2                          # shells
 RADIUS = 14                                 # px, of the particle with a little around it
+TABLE = 'clean_particles.star'
 
 
 @pytest.fixture(scope='module')
 def relion():
-    """Return what runs a program of RELION in a folder; skip where there is none."""
-    for program in ('relion_project', 'relion_reconstruct'):
-        if shutil.which(program) is None:
-            pytest.skip(f'{program} is not installed')
-
-    def run(folder: Path, *arguments: str) -> None:
-        done = subprocess.run(arguments, cwd=folder, capture_output=True, text=True, timeout=600, check=False)
-        assert done.returncode == 0, done.stdout + done.stderr
-
-    return run
+    return find_relion('relion_project', 'relion_reconstruct')
 
 
 def make_particles(real_set, out, *more):
@@ -52,19 +40,7 @@ def particles(real_set, relion, tmp_path_factory):
                           '--signal-to-noise', '0.2')
 
 
-def read_blocks(folder):
-    return starfile.read(folder / 'clean_particles.star', always_dict=True)
-
-
-def write_changed(folder, name, change):
-    """Write the particle table with `change` made to its rows."""
-    blocks = read_blocks(folder)
-    rows = blocks['particles'].copy()
-    change(rows)
-    write_tables(folder / name, {'optics': blocks['optics'].to_dict('list'), 'particles': rows.to_dict('list')})
-
-
-def compare_projections(folder, relion, table='clean_particles.star'):
+def compare_projections(folder, relion, table=TABLE):
     """Return the correlation of each particle with RELION's projection of the map, inside the particle's radius."""
     relion(folder, 'relion_project', '--i', 'map.mrc', '--o', 'projected', '--ang', table, '--ctf', '--angpix',
            str(PIXEL_SIZE))
@@ -75,41 +51,17 @@ def compare_projections(folder, relion, table='clean_particles.star'):
     return np.array([np.corrcoef(a[is_near], b[is_near])[0, 1] for a, b in zip(ours, theirs, strict=True)])
 
 
-def reconstruct(folder, relion, table='clean_particles.star'):
+def reconstruct(folder, relion, table=TABLE):
     relion(folder, 'relion_reconstruct', '--i', table, '--o', 'reconstructed.mrc', '--ctf', '--angpix', str(PIXEL_SIZE))
     return mrcfile.read(folder / 'reconstructed.mrc')
-
-
-def correlate_shells(first, second):
-    """Return the Fourier shell correlation of two maps up to the Nyquist frequency."""
-    spectra = [np.fft.fftn(one) for one in (first, second)]
-    grid = np.fft.fftfreq(BOX, 1 / BOX)
-    shells = np.rint(np.sqrt(grid[:, None, None] ** 2 + grid[:, None] ** 2 + grid ** 2)).astype(int).ravel()
-    products = [(a * b.conj()).real.ravel() for a, b in ((spectra[0], spectra[1]), *((one, one) for one in spectra))]
-    cross, *powers = (np.bincount(shells, one) for one in products)
-    return (cross / np.sqrt(powers[0] * powers[1] + 1e-30))[:NYQUIST]
-
-
-def turn_sign(*columns):
-    def change(rows):
-        for column in columns:
-            rows[column] = -rows[column]
-
-    return change
 
 
 def scale_defocus(rows):
     rows[['rlnDefocusU', 'rlnDefocusV']] *= 1.05
 
 
-CONTROLS = {
-    'origin': turn_sign('rlnOriginXAngst', 'rlnOriginYAngst'), 'psi': turn_sign('rlnAnglePsi'),
-    'tilt': turn_sign('rlnAngleTilt'), 'rot': turn_sign('rlnAngleRot'),
-}
-
-
 def test_there_are_particles_enough_and_they_are_off_their_pixels(particles):
-    rows = read_blocks(particles)['particles']
+    rows = starfile.read(particles / TABLE, always_dict=True)['particles']
 
     assert len(rows) > 400
     origins = rows[['rlnOriginXAngst', 'rlnOriginYAngst']].to_numpy() / PIXEL_SIZE
@@ -129,10 +81,10 @@ def test_particles_of_a_map_that_was_filtered_to_match_the_picks_are_its_project
     assert compare_projections(folder, relion).min() >= 0.999
 
 
-@pytest.mark.parametrize('what', CONTROLS)
-def test_a_wrong_sign_is_seen_in_the_projections(what, particles, relion):
-    write_changed(particles, f'wrong_{what}.star', CONTROLS[what])
-    agreement = compare_projections(particles, relion, f'wrong_{what}.star')
+@pytest.mark.parametrize('mistake', ['origin sign', 'psi sign', 'tilt sign', 'rot sign', 'inverse rotation'])
+def test_a_mistake_is_seen_in_the_projections(mistake, particles, relion):
+    agreement = compare_projections(particles, relion, write_changed(
+        particles, TABLE, 'mistaken.star', MISTAKES[mistake]))
 
     assert np.median(agreement) < 0.96
     assert np.mean(agreement < 0.99) > 0.5
@@ -140,8 +92,7 @@ def test_a_wrong_sign_is_seen_in_the_projections(what, particles, relion):
 
 def test_a_wrong_defocus_is_seen_in_the_projections(particles, relion):
     right = compare_projections(particles, relion)
-    write_changed(particles, 'wrong_defocus.star', scale_defocus)
-    wrong = compare_projections(particles, relion, 'wrong_defocus.star')
+    wrong = compare_projections(particles, relion, write_changed(particles, TABLE, 'mistaken.star', scale_defocus))
 
     assert np.mean(wrong < right) > 0.95
 
@@ -156,14 +107,3 @@ def test_relion_rebuilds_the_map_with_its_hand(particles, relion):
     assert mirrored[8:].mean() < 0.5
     assert np.corrcoef(truth.ravel(), found.ravel())[0, 1] > np.corrcoef(
         truth[:, :, ::-1].ravel(), found.ravel())[0, 1] + 0.2
-
-
-@pytest.mark.parametrize('what', ['origin', 'psi'])
-def test_a_wrong_sign_spoils_the_map_that_relion_rebuilds(what, particles, relion):
-    truth = mrcfile.read(particles / 'map.mrc')
-    right = correlate_shells(truth, reconstruct(particles, relion))
-    write_changed(particles, f'wrong_{what}.star', CONTROLS[what])
-    wrong = correlate_shells(truth, reconstruct(particles, relion, f'wrong_{what}.star'))
-
-    high = slice(round(0.5 * NYQUIST), round(0.8 * NYQUIST) + 1)
-    assert wrong[high].mean() < right[high].mean() - 0.15
