@@ -31,7 +31,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 help:
 	@echo 'make demo      a Scipion project from import to generated micrographs, and demo/gallery.png'
 	@echo 'make test      the tests, without the slow ones'
-	@echo 'make test-all  all tests; as root on Debian it also installs Relion and Xvfb for them'
+	@echo 'make test-all  all tests; with Topaz; as root on Debian it also installs Relion and Xvfb for them'
 	@echo 'make lint      ruff and mypy'
 	@echo 'make bench     the benchmarks'
 
@@ -62,7 +62,7 @@ demo: setup
 test: setup
 	python -m pytest -m 'not slow' $(PYTEST_FLAGS)
 
-test-all: setup system-programs
+test-all: setup system-programs .topaz
 	python -m pytest $(PYTEST_FLAGS)
 
 lint: $(INSTALLED)
@@ -71,6 +71,11 @@ lint: $(INSTALLED)
 
 bench: setup
 	@for script in benchmarks/[a-z]*.py; do echo "== $$script"; python "$$script"; done
+
+# Topaz reads our coordinates in a test. Apart from .venv: its own requirements would bring another torch.
+.topaz: $(INSTALLED)
+	@.venv/bin/python -m pip install --quiet --no-deps --target .topaz topaz-em==0.3.20 \
+	    || echo 'not installed: topaz-em; the test that needs it will be skipped'
 
 # Relion is the independent judge of poses, Xvfb the display for pictures of forms; without them those tests are skipped.
 system-programs:

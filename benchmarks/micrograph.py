@@ -75,8 +75,8 @@ def make_ours(ensemble: Ensemble) -> tuple[tuple[Particle, ...], Painting]:
     rng = np.random.default_rng(0)
     centers = place_particles((_SIDE, _SIDE), _COUNT, (60.0,), 0, rng)
     angles = draw_uniform_orientations(len(centers), rng)
-    particles = tuple(Particle(i + 1, (float(y), float(x)), 0.0, *map(float, angle))
-                      for i, ((y, x), angle) in enumerate(zip(centers, angles, strict=True)))
+    particles = tuple(Particle(i + 1, (float(y), float(x)), 0.0, float(rot), float(tilt), float(psi))
+                      for i, ((y, x), (rot, tilt, psi)) in enumerate(zip(centers, angles, strict=True)))
     return particles, paint(ensemble.projectors, particles, (_SIDE, _SIDE), _BOX, 100.0)
 
 

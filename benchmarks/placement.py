@@ -22,14 +22,17 @@ def main() -> None:
     costs = []
     for side, count, n_pairs in CASES:
         shape = (side, side)
+        place = partial(_place, shape, count)
         reference, ours = time_pair(
-            partial(place_by_search, shape, count, _DISTANCE, np.random.default_rng(0)),
-            lambda shape=shape, count=count: place_particles(shape, count, (_DISTANCE,), 0, np.random.default_rng(0)),
-            n_pairs)
-        placed = len(place_particles(shape, count, (_DISTANCE,), 0, np.random.default_rng(0)))
+            partial(place_by_search, shape, count, _DISTANCE, np.random.default_rng(0)), place, n_pairs)
+        placed = len(place())
         costs.append(ours / placed)
         print_ratio(f'{placed} of {count} particles on {side}², each', reference / count, ours / placed, '-')
     print(f'ours, a particle at {CASES[1][0]}² over one at {CASES[0][0]}²: {costs[1] / costs[0]:.2f}   goal at most 1')
+
+
+def _place(shape: tuple[int, int], count: int) -> np.ndarray:
+    return place_particles(shape, count, (_DISTANCE,), 0, np.random.default_rng(0))
 
 
 if __name__ == '__main__':

@@ -14,18 +14,20 @@ import mrcfile
 import numpy as np
 import pyworkflow.utils as pwutils
 from pwem.emlib.image import ImageHandler
-from pwem.objects import Acquisition, Coordinate, CTFModel, Micrograph, Particle, Transform
+from pwem.objects import Acquisition, Coordinate, CTFModel, Micrograph, Particle, SetOfParticles, Transform
 from pyworkflow.object import Integer
 
 from cryogem.config import Config, build_config, key_of
-from cryogem.conventions import euler_to_matrix
+from cryogem.conventions import euler_to_matrix, matrix_to_euler
 from cryogem.errors import ConfigError
 from cryogem.io.files import read_json
 from cryogem.io.star import read_tables, write_tables
 
 # Settings that are two numbers in the engine are two parameters in a form.
 _PAIRS = {'defocus_range': ('defocusMin', 'defocusMax'),
-          'particles_per_micrograph': ('particlesMean', 'particlesSd')}
+          'particles_per_micrograph': ('particlesMean', 'particlesSd'),
+          'preferred_view': ('preferredRot', 'preferredTilt'),
+          'phase_shift': ('phaseShiftMin', 'phaseShiftMax')}
 # What makes a config complete when a single setting is checked.
 _PLACEHOLDERS = {'output': 'x', 'micrographs': ('x',), 'volume': ('x',), 'dataset': 'x'}
 _READ_BY_ENGINE = ('.mrc', '.tif', '.tiff', '.png', '.jpg', '.jpeg')
@@ -65,14 +67,22 @@ def findSettingErrors(protocol, configClass: type[Config], values: dict[str, Any
     """Return all settings that the engine would refuse: label, value and remedy of each."""
     known = {key_of(one) for one in dataclasses.fields(configClass)}
     complete = {key: value for key, value in _PLACEHOLDERS.items() if key in known}
-    errors = []
-    for key, value in values.items():
-        try:
-            build_config(configClass, {**complete, key: value})
-        except ConfigError as error:
-            label = ', '.join(protocol.getParam(name).label.get() for name in getParamNames(key))
-            errors.append(f'*{label}* {str(error).removeprefix(key).strip()}.')
-    return errors
+    # one by one, to name them all; then together, for those that exclude each other
+    errors = [_findError(protocol, configClass, {**complete, key: value}) for key, value in values.items()]
+    found = [error for error in errors if error]
+    together = '' if found else _findError(protocol, configClass, {**complete, **values})
+    return found + ([together] if together else [])
+
+
+def _findError(protocol, configClass: type[Config], values: dict[str, Any]) -> str:
+    """Return what the engine has against `values` under the label of the form, '' if nothing."""
+    try:
+        build_config(configClass, values)
+    except ConfigError as error:
+        key, _, text = str(error).partition(' ')
+        label = ', '.join(protocol.getParam(name).label.get() for name in getParamNames(key))
+        return f'*{label}* {text}.'
+    return ''
 
 
 def computeDigest(path: str) -> str:
@@ -181,6 +191,45 @@ def writeCtfs(ctfs: Iterable[CTFModel], linked: Sequence[LinkedMicrograph], acqu
     }
     write_tables(Path(path), {'optics': optics, 'micrographs': columns})
     return len(mics)
+
+
+def writeParticles(particles: SetOfParticles, path: str) -> None:
+    """Write particles with poses, and with CTFs where known, as RELION's particles.star."""
+    pixelSize, acquisition = particles.getSamplingRate(), particles.getAcquisition()
+    rows = [_describeParticle(particle, pixelSize) for particle in particles]
+    columns = {name: [row[name] for row in rows] for name in (rows[0] if rows else {})}
+    optics: dict[str, list] = {
+        'rlnOpticsGroupName': ['opticsGroup1'],
+        'rlnOpticsGroup': [1],
+        'rlnImagePixelSize': [float(pixelSize)],
+        'rlnImageSize': [int(particles.getDim()[0])],
+        'rlnImageDimensionality': [2],
+        'rlnVoltage': [float(acquisition.getVoltage())],
+        'rlnSphericalAberration': [float(acquisition.getSphericalAberration())],
+        'rlnAmplitudeContrast': [float(acquisition.getAmplitudeContrast())],
+    }
+    write_tables(Path(path), {'optics': optics, 'particles': columns})
+
+
+def _describeParticle(particle: Particle, pixelSize: float) -> dict[str, Any]:
+    """Return the row of a particle with RELION's names."""
+    forward = np.linalg.inv(particle.getTransform().getMatrix())
+    rot, tilt, psi = matrix_to_euler(forward[:3, :3])
+    index, source = particle.getLocation()
+    row = {'rlnImageName': f'{index:06d}@{source}', 'rlnOpticsGroup': 1,
+           'rlnAngleRot': rot, 'rlnAngleTilt': tilt, 'rlnAnglePsi': psi,
+           'rlnOriginXAngst': -forward[0, 3] * pixelSize, 'rlnOriginYAngst': -forward[1, 3] * pixelSize}
+    if particle.hasCTF():
+        ctf = particle.getCTF()
+        row.update(rlnDefocusU=ctf.getDefocusU(), rlnDefocusV=ctf.getDefocusV(), rlnDefocusAngle=ctf.getDefocusAngle(),
+                   rlnPhaseShift=float(ctf.getPhaseShift() or 0) if ctf.hasPhaseShift() else 0.0)
+    return row
+
+
+def exportMask(mask, path: str) -> None:
+    """Put a mask to `path` as an MRC file with the pixel size that Scipion knows."""
+    pwutils.cleanPath(path)
+    _exportVolume(mask, path)
 
 
 def exportVolumes(volumes: Sequence[Any], folder: str) -> None:

@@ -140,6 +140,8 @@ def _getParamKind(setting: dataclasses.Field, default: Any) -> tuple[type, dict[
         return params.EnumParam, {'choices': list(choices), 'default': choices.index(default)}
     if isinstance(default, bool):
         return params.BooleanParam, {'default': default}
+    if str(setting.type) == 'str':
+        return params.StringParam, {'default': default}
     kind = params.IntParam if str(setting.type).startswith('int') else params.FloatParam
     return kind, {'default': default, 'allowsNull': default is None}
 

@@ -8,6 +8,7 @@ from pyworkflow.protocol import params
 from cryogem.config import SimulateConfig
 from cryogem_scipion.convert import (
     describeVolumes,
+    exportMask,
     exportVolumes,
     getPattern,
     groupCoordinates,
@@ -15,6 +16,7 @@ from cryogem_scipion.convert import (
     matchCtfs,
     writeCoordinates,
     writeCtfs,
+    writeParticles,
 )
 from cryogem_scipion.objects import CryogemSimulation
 from cryogem_scipion.protocols.protocol_micrographs import ProtCryogemMicrographs
@@ -39,8 +41,9 @@ class ProtCryogemSimulate(ProtCryogemMicrographs):
     _possibleOutputs = {**ProtCryogemMicrographs._possibleOutputs, SIMULATION: CryogemSimulation}
     _configClass = SimulateConfig
     _settingKeys = ('n_micrographs', 'particles', 'box_size', 'particles_per_micrograph', 'signal_to_noise',
-                    'minimum_distance', 'ice_thickness', 'particle_diameter', 'mask_threshold', 'low_pass',
-                    'defocus_range', 'working_pixel_size', 'seed')
+                    'minimum_distance', 'allowed_overlap', 'clustering', 'symmetry', 'preferred_view', 'view_spread',
+                    'ice_thickness', 'ice_tilt', 'defocus_error', 'particle_diameter', 'mask_threshold', 'low_pass',
+                    'defocus_range', 'astigmatism', 'phase_shift', 'b_factor', 'working_pixel_size', 'seed')
 
     # --------------------------- DEFINE param functions ----------------------
     def _defineParams(self, form):
@@ -49,6 +52,9 @@ class ProtCryogemSimulate(ProtCryogemMicrographs):
         self._defineInputParams(form)
         form.addSection('Specimen')
         self._defineSpecimenParams(form)
+        form.addSection('Views and optics')
+        self._defineViewParams(form)
+        self._defineOpticsParams(form)
         self._addParallel(form)
 
     def _defineInputParams(self, form):
@@ -87,21 +93,52 @@ class ProtCryogemSimulate(ProtCryogemMicrographs):
         self._addSetting(form, 'particles_per_micrograph', 'Particles per micrograph', 'Mean', 'Standard deviation')
         self._addSetting(form, 'signal_to_noise', 'Signal-to-noise ratio', more='0.1 is common.')
         self._addSetting(form, 'minimum_distance', 'Least distance (Å)')
+        self._addSetting(form, 'allowed_overlap', 'Allowed overlap', expertLevel=params.LEVEL_ADVANCED,
+                         more='0.2 lets a particle cover a fifth of the diameter of another.')
+        self._addSetting(form, 'clustering', 'Clustering', expertLevel=params.LEVEL_ADVANCED)
+        form.addParam('exclusionMasks', params.PathParam, default='', allowsNull=True,
+                      expertLevel=params.LEVEL_ADVANCED, label='Exclusion masks',
+                      help='A mask or a pattern of masks (MRC, TIFF, PNG), not 0 where no particle may lie, as carbon '
+                           'or dirt: one for all, or named like the micrographs. Empty: particles lie anywhere.')
         self._addSetting(form, 'particle_diameter', 'Particle diameter (Å)')
         self._addSetting(form, 'ice_thickness', 'Ice thickness (Å)',
                          more='400 Å is thin ice as aimed at in single-particle work.')
-        self._addSetting(form, 'defocus_range', 'Defocus (Å)', 'Min', 'Max')
         self._addSetting(form, 'working_pixel_size', 'Pixel size (Å/px)', expertLevel=params.LEVEL_ADVANCED)
         self._addSetting(form, 'mask_threshold', 'Mask threshold', expertLevel=params.LEVEL_ADVANCED)
+        form.addParam('inputMask', params.PointerParam, pointerClass='VolumeMask', allowsNull=True,
+                      expertLevel=params.LEVEL_ADVANCED, label='Mask of the particle',
+                      help='What of the maps is particle, 1, and what is solvent, 0; sampled as the first map. Empty: '
+                           'made from the map, low-passed and cut at the mask threshold.')
         self._addSetting(form, 'low_pass', 'Low-pass (Å)', expertLevel=params.LEVEL_ADVANCED)
+
+    def _defineViewParams(self, form):
+        self._addSetting(form, 'symmetry', 'Symmetry')
+        form.addParam('inputParticles', params.PointerParam, pointerClass='SetOfParticles', allowsNull=True,
+                      pointerCondition='hasAlignmentProj', label='Angular distribution',
+                      help='Particles with poses, of a refinement of your data: the views are drawn from theirs, so '
+                           'that preferred orientations are those of your sample. Empty: all views are equally '
+                           'frequent.')
+        self._addSetting(form, 'preferred_view', 'Preferred view (degrees)', 'Rot', 'Tilt',
+                         expertLevel=params.LEVEL_ADVANCED)
+        self._addSetting(form, 'view_spread', 'Spread of the views (degrees)', expertLevel=params.LEVEL_ADVANCED)
+
+    def _defineOpticsParams(self, form):
+        self._addSetting(form, 'defocus_range', 'Defocus (Å)', 'Min', 'Max')
+        self._addSetting(form, 'astigmatism', 'Astigmatism (Å)', expertLevel=params.LEVEL_ADVANCED)
+        self._addSetting(form, 'phase_shift', 'Phase shift (degrees)', 'From', 'To', expertLevel=params.LEVEL_ADVANCED)
+        self._addSetting(form, 'b_factor', 'B-factor (Å²)', expertLevel=params.LEVEL_ADVANCED)
+        self._addSetting(form, 'ice_tilt', 'Tilt of the ice (degrees)', expertLevel=params.LEVEL_ADVANCED)
+        self._addSetting(form, 'defocus_error', 'Largest defocus error (Å)', expertLevel=params.LEVEL_ADVANCED,
+                         more='A smaller one takes more time.')
 
     # --------------------------- INSERT steps functions ----------------------
     def _insertAllSteps(self):
-        inputs = self._describeInputs('inputVolumes', 'inputCoordinates', 'inputMicrographs', 'inputCTF')
-        weights, settings = self.volumeWeights.get(''), self._getSettingsText()
+        inputs = self._describeInputs('inputVolumes', 'inputCoordinates', 'inputMicrographs', 'inputCTF', 'inputMask',
+                                      'inputParticles')
+        said = json.dumps([self.volumeWeights.get(''), self.exclusionMasks.get(''), self._getSettingsText()])
         self._insertFunctionStep(self.convertInputStep, inputs, needsGPU=False)
-        self._insertFunctionStep(self.simulateStep, inputs, weights, settings, needsGPU=self.usesGpu())
-        self._insertFunctionStep(self.createOutputStep, inputs, weights, settings, needsGPU=False)
+        self._insertFunctionStep(self.simulateStep, inputs, said, needsGPU=self.usesGpu())
+        self._insertFunctionStep(self.createOutputStep, inputs, said, needsGPU=False)
 
     # --------------------------- STEPS functions -----------------------------
     def convertInputStep(self, inputs):
@@ -118,12 +155,18 @@ class ProtCryogemSimulate(ProtCryogemMicrographs):
                                self._getExtraPath('ctfs.star'))
             self.info(f'{number} CTFs')
         exportVolumes(self._getVolumes(), self._getExtraPath('volumes'))
+        if self.inputMask.get() is not None:
+            exportMask(self.inputMask.get(), self._getExtraPath('mask.mrc'))
+        particles = self.inputParticles.get()
+        if particles is not None:
+            writeParticles(particles, self._getExtraPath('views.star'))
+            self.info(f'{particles.getSize()} poses')
 
-    def simulateStep(self, inputs, weights, settings):
+    def simulateStep(self, inputs, said):
         micSet = self._getMicrographPointer().get()
         acquisition = micSet.getAcquisition()
         values = {
-            **json.loads(settings),
+            **self._getSettings(),
             'volume': describeVolumes(self._getWeights(), self._getExtraPath('volumes')),
             'micrographs': [getPattern(self.getMicrographFolder())],
             'pixel_size': micSet.getSamplingRate(),
@@ -135,9 +178,15 @@ class ProtCryogemSimulate(ProtCryogemMicrographs):
             values['coordinates'] = [getPattern(self._getExtraPath('coordinates'))]
         if self.inputCTF.get() is not None:
             values['ctfs'] = self._getExtraPath('ctfs.star')
+        if self.inputMask.get() is not None:
+            values['mask'] = self._getExtraPath('mask.mrc')
+        if self.inputParticles.get() is not None:
+            values['angular_distribution'] = self._getExtraPath('views.star')
+        if self.exclusionMasks.get(''):
+            values['exclusion_masks'] = [self.exclusionMasks.get()]
         self._runMaker('simulate', self.getDatasetFolder(), values, inputs)
 
-    def createOutputStep(self, inputs, weights, settings):
+    def createOutputStep(self, inputs, said):
         sources = [pointer for pointer in (self.inputVolumes, self.inputCoordinates, self._getMicrographPointer(),
                                            self.inputCTF) if pointer.get() is not None]
         self._createOutputs(self.getDatasetFolder(), self._getMicrographPointer().get().getAcquisition(), sources)
@@ -169,7 +218,7 @@ class ProtCryogemSimulate(ProtCryogemMicrographs):
         elif not chosen:
             errors.append('*CTFs of the micrographs* belong to none of the *Real micrographs*; choose the CTFs of '
                           'these micrographs or leave it empty.')
-        return errors + self._validateWithoutPicks() + self._validateVolumes()
+        return errors + self._validateWithoutPicks() + self._validateVolumes() + self._validateViews()
 
     def _validateWithoutPicks(self) -> list[str]:
         """Return what has to be said when there are no picks to measure it."""
@@ -179,6 +228,18 @@ class ProtCryogemSimulate(ProtCryogemMicrographs):
                   (self.signalToNoise, 'Signal-to-noise ratio', 'measure it'))
         return [f'*{label}* is empty and there are no *Picked particles* to {verb}; give one of them.'
                 for value, label, verb in wanted if value.get() is None]
+
+    def _validateViews(self) -> list[str]:
+        """Return what contradicts each other among views and mask."""
+        errors, mask, particles = [], self.inputMask.get(), self.inputParticles.get()
+        if particles is not None and self.preferredRot.get() is not None:
+            errors.append('*Angular distribution*, *Preferred view* are both given; leave one of them empty.')
+        if particles is not None and not particles.hasAlignmentProj():
+            errors.append('*Angular distribution* has particles without poses; give those of a refinement.')
+        if mask is not None and self.inputVolumes.get() is not None and mask.getDim() != self._getVolumes()[0].getDim():
+            errors.append(f'*Mask of the particle* has the dimensions {mask.getDim()} and the map '
+                          f'{self._getVolumes()[0].getDim()}; give a mask sampled as the map.')
+        return errors
 
     def _validateVolumes(self) -> list[str]:
         if self.inputVolumes.get() is None:

@@ -2,11 +2,12 @@
 
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
 from glob import glob
 from pathlib import Path
-from unittest import mock
+from unittest import mock, skipUnless
 
 import mrcfile
 import numpy as np
@@ -18,6 +19,7 @@ from pyworkflow.tests import BaseTest, setupTestProject
 
 from cryogem.conventions import euler_to_matrix
 from cryogem.io.star import read_tables
+from cryogem_scipion import convert
 from cryogem_scipion.constants import CRYOGEM_ENV_ACTIVATION
 from cryogem_scipion.protocols import ProtCryogemGenerate, ProtCryogemSimulate, ProtCryogemTrain
 from cryogem_scipion.tests.data import Specimen, findRealData, makeSyntheticData, readRealData, writeCtfs, writePicks
@@ -324,3 +326,50 @@ class TestCryogemOtherInputs(ChainTest):
         self.checkCleanEnd(protocol)
         self.assertEqual({particle.getClassId() for particle in protocol.outputParticles}, {2})
 
+    def newUnpicked(self, **values):
+        """Return a simulate run without picks."""
+        protocol = self.newProtocol(ProtCryogemSimulate, useGpu=False, particlesMean=12.0, particlesSd=0.0,
+                                    signalToNoise=0.5, particles=1, **values)
+        self.linkInput(protocol, 'inputVolumes', self.importVolume, 'outputVolume')
+        self.linkInput(protocol, 'inputMicrographs', self.importMics, 'outputMicrographs')
+        return protocol
+
+    def test_views_follow_a_preferred_one_and_then_the_distribution_of_its_particles(self):
+        first = self.newUnpicked(nMicrographs=2, preferredRot=40.0, preferredTilt=30.0, viewSpread=3.0, symmetry='C2')
+        self.launchProtocol(first)
+        second = self.newUnpicked(nMicrographs=2, viewSpread=3.0, seed=4)
+        self.linkInput(second, 'inputParticles', first, 'outputCleanParticles')
+        self.launchProtocol(second)
+        for protocol in (first, second):
+            self.checkCleanEnd(protocol)
+            rows = read_tables(Path(protocol.getDatasetFolder(), 'clean_particles.star'))['particles']
+            self.assertLess(abs(rows['rlnAngleTilt'] - 30).max(), 30)
+            self.assertLess(abs(rows['rlnAngleTilt'] - 30).mean(), 10)
+
+    @skipUnless(shutil.which('relion_reconstruct'), 'relion_reconstruct is not installed')
+    def test_relion_rebuilds_the_map_from_the_registered_particles(self):
+        protocol = self.newUnpicked(nMicrographs=40, boxSize=64)
+        self.launchProtocol(protocol)
+        particles = protocol.outputCleanParticles
+        star, rebuilt = os.path.join(self.folder, 'registered.star'), os.path.join(self.folder, 'rebuilt.mrc')
+        convert.writeParticles(particles, star)
+        subprocess.run(['relion_reconstruct', '--i', star, '--o', rebuilt, '--ctf', '--angpix',
+                        str(particles.getSamplingRate())], check=True, capture_output=True, timeout=600)
+        found = mrcfile.read(rebuilt)
+        truth = mrcfile.read(self.specimen.volume)
+        truth = np.pad(truth, (len(found) - len(truth)) // 2)
+        self.assertGreater(len(particles), 300)
+        self.assertGreaterEqual(np.corrcoef(truth.ravel(), found.ravel())[0, 1], 0.98)
+        self.assertLess(np.corrcoef(truth[:, :, ::-1].ravel(), found.ravel())[0, 1], 0.9)
+        projected = mrcfile.read(os.path.join(protocol.getDatasetFolder(), 'specimen', 'volume_01.mrc'))
+        projected = np.pad(projected, (len(found) - len(projected)) // 2)
+        # 8 Å is the Nyquist frequency of the synthetic specimen
+        self.assertGreaterEqual(self.correlateShells(projected, found)[1:len(found) // 2].min(), 0.95)
+
+    def correlateShells(self, first, second):
+        """Return the Fourier shell correlation of two (n, n, n) maps, one value per shell."""
+        grid = np.fft.fftfreq(len(first), 1 / len(first))
+        radius = np.sqrt(grid[:, None, None] ** 2 + grid[:, None] ** 2 + grid ** 2).round().astype(int).ravel()
+        a, b = np.fft.fftn(first).ravel(), np.fft.fftn(second).ravel()
+        cross = np.bincount(radius, (a * b.conj()).real)
+        return cross / np.sqrt(np.bincount(radius, abs(a) ** 2) * np.bincount(radius, abs(b) ** 2))

@@ -80,6 +80,10 @@ class TestCryogemForms(BaseTest):
         self.assertIn('*Box size (px)* cannot be 51; use the even number 52', errors)
         self.assertIn('*Min, Max* cannot be', errors)
 
+    def test_settings_that_exclude_each_other_are_named(self):
+        errors = self.newSimulate(minimumDistance=90.0, allowedOverlap=0.2).validate()
+        self.assertEqual(errors, ['*Allowed overlap* cannot be 0.2; give either it or minimum_distance.'])
+
     def test_half_a_pair_of_numbers_is_refused(self):
         self.assertIn('*Mean, Standard deviation*', '\n'.join(self.newSimulate(particlesSd=None).validate()))
 
@@ -168,7 +172,8 @@ class TestCryogemForms(BaseTest):
             for name in cryogem_scipion.convert.getParamNames(key):
                 value = getattr(protocol, name)
                 kept = value.get()
-                value.set((kept or 0) + 1 if not isinstance(protocol.getParam(name), params.EnumParam) else 1)
+                value.set('C2' if isinstance(kept, str) else 1 if isinstance(
+                    protocol.getParam(name), params.EnumParam) else (kept or 0) + 1)
                 self.assertNotEqual(protocol._getSettingsText(), before, name)
                 value.set(kept)
         self.assertEqual(protocol._getSettingsText(), before)

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cryogem.__main__ import main
 from cryogem.specimen.placement import place_particles
 
 
@@ -145,6 +146,31 @@ def test_a_map_larger_than_the_micrographs_is_refused(case, refuse, real_set, ca
     assert message.endswith('check the pixel sizes of both')
 
 
+def test_pixel_sizes_more_than_ten_times_apart_are_refused(case, refuse, real_set):
+    path = case.write_map('map.mrc', real_set.phantom.render(40, 4.0), pixel_size=0.4)
+    case.put('--volume', path)
+
+    message = refuse()
+    assert message.startswith('volume holds a particle of ')
+    assert message.endswith(' px of micrographs at 5 Å/px; check the pixel sizes of both')
+
+
+def test_a_map_that_is_cut_at_the_walls_of_its_box_is_warned_of(case, real_set, caplog):
+    path = case.write_map('map.mrc', real_set.phantom.render(24, 4.0))
+    case.put('--volume', path)
+
+    assert main(case.arguments) == 0
+    assert 'is cut at the walls of its box of 96 Å; give the map in a larger box' in caplog.text
+
+
+@pytest.mark.parametrize('group', ['C0', 'X7', 'D', 'Th'])
+def test_an_unknown_symmetry_is_refused(group, case, refuse):
+    case.put('--symmetry', group)
+
+    message = refuse()
+    assert message.startswith(f"symmetry cannot be '{group}'")
+
+
 @pytest.mark.parametrize(('weights', 'shown'), [((-1, 1), '-1, 1'), ((0, 0), '0, 0'), ((1, -0.5), '1, -0.5'),
                                                 (('nan', 1), 'nan, 1')])
 def test_weights_that_are_no_shares_are_refused(weights, shown, case, refuse, real_set):
@@ -158,6 +184,7 @@ def test_weights_that_are_no_shares_are_refused(weights, shown, case, refuse, re
     (lambda density: density[:, :30], 'has shape (40, 30, 40); pad or crop it to a cube'),
     (lambda density: density[0], 'has shape (40, 40); pad or crop it to a cube'),
     (lambda density: np.full_like(density, 2), 'is constant (2); give a map that holds a particle'),
+    (np.zeros_like, 'is constant (0); give a map that holds a particle'),
     (lambda density: np.where(density > 1, np.nan, density), 'holds values that are not finite; repair the map'),
     (lambda density: np.where(density > 1, np.inf, density), 'holds values that are not finite; repair the map'),
 ])

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from cryogem.conventions import euler_to_matrix
-from cryogem.specimen.projection import Projector
+from cryogem.specimen.projection import Projector, choose_oversampling, has_compiler
 from tests.phantom import make_chiral_phantom, relative_error
 
 BOX, PIXEL_SIZE = 40, 3.0
@@ -120,3 +120,30 @@ def test_psi_turns_the_picture_and_nothing_else(phantom, projector):
 
     # psi 90 maps image x to -y: index (y, x) of the first is (-x, y) of the second, about n // 2
     np.testing.assert_allclose(np.rot90(upright[1:, 1:], 1), turned[1:, 1:], atol=2e-3 * upright.max())
+
+
+def test_finer_sampling_of_the_transform_is_more_exact(phantom):
+    volume = torch.from_numpy(phantom.render(BOX, PIXEL_SIZE))[None]
+    matrices = euler_to_matrix(ANGLES)
+    expected = np.stack([phantom.project(BOX, PIXEL_SIZE, one) for one in matrices])
+    fine, coarse = (relative_error(project(Projector(volume, oversampling), ANGLES)[:, 0], expected)
+                    for oversampling in (3, 2))
+
+    assert fine < 0.6 * coarse
+    assert fine < 0.01
+
+
+def test_large_samples_are_sampled_more_coarsely_to_save_memory():
+    assert [choose_oversampling(box, 2) for box in (64, 128, 200)] == [3, 3, 2]
+    assert [choose_oversampling(90, n) for n in (2, 10, 40)] == [3, 3, 2]
+
+
+@pytest.mark.slow
+def test_the_compiled_kernel_projects_the_same(phantom):
+    if not has_compiler():
+        pytest.skip('there is no C++ compiler')
+    volumes = torch.from_numpy(np.stack([phantom.render(BOX, PIXEL_SIZE)] * 2)) * torch.tensor([1.0, 0.5])[
+        :, None, None, None]
+    plain, compiled = (project(Projector(volumes, is_compiled=one), ANGLES, SHIFTS) for one in (False, True))
+
+    assert relative_error(compiled, plain) < 1e-5
