@@ -8,6 +8,9 @@ ROOT := $(CURDIR)
 VENV := $(ROOT)/.venv
 INSTALLED := .venv/.installed
 CONFIGURED := .scipion/config/hosts.conf
+# Only tests need these.
+TOPAZ := .topaz-venv/.installed
+PLUGINS := .plugins/.installed
 
 # A CPU build is enough; say TORCH=... for another one.
 TORCH ?= torch==2.13.0
@@ -31,7 +34,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 help:
 	@echo 'make demo      a Scipion project from import to generated micrographs, and demo/gallery.png'
 	@echo 'make test      the tests, without the slow ones'
-	@echo 'make test-all  all tests; with Topaz; as root on Debian it also installs Relion and Xvfb for them'
+	@echo 'make test-all  all tests; brings Topaz and plugins; as root on Debian it also installs Relion and Xvfb for them'
 	@echo 'make lint      ruff and mypy'
 	@echo 'make bench     the benchmarks'
 
@@ -62,7 +65,7 @@ demo: setup
 test: setup
 	python -m pytest -m 'not slow' $(PYTEST_FLAGS)
 
-test-all: setup system-programs .topaz
+test-all: setup system-programs $(TOPAZ) $(PLUGINS)
 	python -m pytest $(PYTEST_FLAGS)
 
 lint: $(INSTALLED)
@@ -72,10 +75,23 @@ lint: $(INSTALLED)
 bench: setup
 	@for script in benchmarks/[a-z]*.py; do echo "== $$script"; python "$$script"; done
 
-# Topaz reads our coordinates in a test. Apart from .venv: its own requirements would bring another torch.
-.topaz: $(INSTALLED)
-	@.venv/bin/python -m pip install --quiet --no-deps --target .topaz topaz-em==0.3.20 \
-	    || echo 'not installed: topaz-em; the test that needs it will be skipped'
+# Topaz learns and picks on what we make: `.topaz-venv/bin/topaz`. An environment of its own that sees the torch, numpy,
+# scipy and pandas of .venv; its requirement torchvision, which would bring another torch, is stood in for.
+$(TOPAZ): $(INSTALLED) $(wildcard tests/stand_ins/torchvision/*.py tests/stand_ins/torchvision/transforms/*.py)
+	@python -m venv --clear .topaz-venv
+	@site=$$(.topaz-venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))'); \
+	python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' >"$$site/venv.pth"; \
+	cp -r tests/stand_ins/torchvision "$$site"; \
+	if .topaz-venv/bin/python -m pip install --quiet -c constraints.txt scikit-learn h5py tqdm future psutil \
+	    && .topaz-venv/bin/python -m pip install --quiet --no-deps topaz-em==0.3.20; then touch $@; \
+	else echo 'not installed: topaz-em; the tests that need it will be skipped'; fi
+
+# Scipion's plugins for Relion and Topaz, apart from .venv: Scipion finds them where PYTHONPATH names this folder.
+$(PLUGINS): $(INSTALLED)
+	@rm -rf .plugins
+	@if python -m pip install --quiet --no-deps --target .plugins scipion-em-relion==5.0.2 scipion-em-topaz==3.1.2 \
+	    emtools==0.1.3 xmltodict==1.0.4; then touch $@; \
+	else echo 'not installed: the plugins for Relion and Topaz; the tests that need them will be skipped'; fi
 
 # Relion is the independent judge of poses, Xvfb the display for pictures of forms; without them those tests are skipped.
 system-programs:

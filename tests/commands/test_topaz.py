@@ -1,9 +1,7 @@
 """Topaz, a picker, reads our coordinates."""
 
 import json
-import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,7 +9,7 @@ import starfile
 
 pytestmark = pytest.mark.slow
 
-_FOLDER = Path(__file__).resolve().parents[2] / '.topaz'
+_ENVIRONMENT = Path(__file__).resolve().parents[2] / '.topaz-venv'
 _READ = """
 import json, sys
 from topaz.utils.files import read_coordinates
@@ -22,10 +20,10 @@ print(json.dumps({'columns': list(table.columns), 'rows': table.values.tolist()}
 
 def read_with_topaz(path: Path) -> dict:
     """Return columns and rows of a coordinate file as Topaz reads it."""
-    if not (_FOLDER / 'topaz').is_dir():
-        pytest.skip('topaz-em is not installed in .topaz')
-    done = subprocess.run([sys.executable, '-c', _READ, str(path)], capture_output=True, text=True, timeout=300,
-                          env={**os.environ, 'PYTHONPATH': str(_FOLDER)}, check=False)
+    if not (_ENVIRONMENT / '.installed').exists():
+        pytest.skip('topaz-em is not installed in .topaz-venv; make test-all brings it')
+    done = subprocess.run([_ENVIRONMENT / 'bin' / 'python', '-c', _READ, str(path)], capture_output=True, text=True,
+                          timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
 

@@ -1,0 +1,3 @@
+"""Geometric operations on images."""
+
+from . import functional as functional
