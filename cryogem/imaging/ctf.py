@@ -23,18 +23,25 @@ def evaluate_ctf(
     (h, w // 2 + 1) float32, zero frequency at index 0, 0.
     """
     h, w = shape
+    # in units in which the phase is a polynomial of the frequencies: one pass per term, and float32 is exact enough
+    wavelength, angle = compute_wavelength(ctf.voltage), 2 * math.radians(ctf.defocus_angle)
     ky = torch.fft.fftfreq(h, pixel_size, dtype=torch.float64, device=device)[:, None]
     kx = torch.fft.rfftfreq(w, pixel_size, dtype=torch.float64, device=device)[None]
-    k2 = kx ** 2 + ky ** 2
-    # cos 2(θ - angle) from cos 2θ = (kx² - ky²) / k² and sin 2θ = 2 kx ky / k²: Δf k² needs no division, no arctan
-    angle = 2 * math.radians(ctf.defocus_angle)
-    astigmatic = math.cos(angle) * (kx ** 2 - ky ** 2) + math.sin(angle) * (2 * kx * ky)
     mean, half_difference = (ctf.defocus_u + ctf.defocus_v) / 2, (ctf.defocus_u - ctf.defocus_v) / 2
-    wavelength = compute_wavelength(ctf.voltage)
-    phase = math.pi * wavelength * (mean * k2 + half_difference * astigmatic)
-    phase -= math.pi / 2 * ctf.spherical_aberration * 1e7 * wavelength ** 3 * k2 ** 2
-    phase += math.asin(ctf.amplitude_contrast) + math.radians(ctf.phase_shift)
-    return (torch.sin(phase) * torch.exp(-ctf.b_factor / 4 * k2)).to(torch.float32)
+    # cos 2(θ - angle) from cos 2θ = (kx² - ky²) / k² and sin 2θ = 2 kx ky / k²: Δf k² needs no division, no arctan
+    x_defocus, y_defocus = (mean + sign * half_difference * math.cos(angle) for sign in (1, -1))
+    offset = math.asin(ctf.amplitude_contrast) + math.radians(ctf.phase_shift)
+    k2 = (kx ** 2).float() + (ky ** 2).float()
+    phase = k2 * k2
+    phase *= -math.pi / 2 * ctf.spherical_aberration * 1e7 * wavelength ** 3
+    phase += (math.pi * wavelength * x_defocus * kx ** 2).float()
+    phase += (math.pi * wavelength * y_defocus * ky ** 2 + offset).float()
+    if half_difference:
+        phase.addcmul_(kx.float(), ky.float(), value=2 * math.pi * wavelength * half_difference * math.sin(angle))
+    phase.sin_()
+    if ctf.b_factor:
+        phase *= torch.exp(k2.mul_(-ctf.b_factor / 4))
+    return phase
 
 
 def measure_delocalisation(ctf: Ctf, pixel_size: float) -> int:
@@ -65,12 +72,20 @@ def image_specimen(painting: Painting, ctf: Ctf, pixel_size: float) -> np.ndarra
         return np.zeros((h, w), dtype=np.float32)
     padded = painting.slices[0][1].shape
     shape = (find_fft_length(padded[0]), find_fft_length(padded[1]))
-    total = torch.zeros((shape[0], shape[1] // 2 + 1), dtype=torch.complex64)
-    for height, density in painting.slices:
-        total += torch.fft.rfft2(density, s=shape) * evaluate_ctf(ctf.at_height(height), shape, pixel_size)
-    image = -torch.fft.irfft2(total, s=shape)
+    spectra = (_transfer(density, ctf.at_height(height), shape, pixel_size) for height, density in painting.slices)
+    total = next(spectra)
+    for spectrum in spectra:
+        total += spectrum
+    image = torch.fft.irfft2(total, s=shape)
     m = painting.margin
-    return image[m:m + h, m:m + w].numpy().copy()
+    return (-image[m:m + h, m:m + w]).numpy()
+
+
+def _transfer(density: torch.Tensor, ctf: Ctf, shape: tuple[int, int], pixel_size: float) -> torch.Tensor:
+    """Return the (h, w // 2 + 1) transform of a padded slice times its CTF."""
+    spectrum = torch.fft.rfft2(density, s=shape)
+    torch.view_as_real(spectrum).mul_(evaluate_ctf(ctf, shape, pixel_size)[..., None])      # complex by real, in place
+    return spectrum
 
 
 def _largest_factor(number: int) -> int:

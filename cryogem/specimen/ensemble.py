@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from cryogem.errors import ConfigError
-from cryogem.specimen.projection import Projector, choose_oversampling
+from cryogem.specimen.projection import ParticleProjector, choose_oversampling
 from cryogem.specimen.volume import PreparedVolume, grow_box
 
 
@@ -17,7 +17,7 @@ class Ensemble:
 
     volumes: tuple[PreparedVolume, ...]
     shares: tuple[float, ...]               # of the particles, adding up to 1
-    projectors: tuple[Projector, ...]
+    projectors: tuple[ParticleProjector, ...]
 
     @property
     def box_size(self) -> int:
@@ -49,8 +49,9 @@ def build_ensemble(
                           'give weights of zero or more, not all zero')
     box = max(volume.density.shape[0] for volume in volumes)
     grown = tuple(grow_box(volume, box) for volume in volumes)
-    oversampling = choose_oversampling(box, 2 * len(grown))
+    oversampling = choose_oversampling(box, len(grown))
     projectors = tuple(
-        Projector(torch.from_numpy(np.stack([volume.density, volume.mask])).to(device), oversampling, is_compiled)
+        ParticleProjector(torch.from_numpy(volume.density).to(device), torch.from_numpy(volume.mask).to(device),
+                          oversampling, is_compiled)
         for volume in grown)
     return Ensemble(grown, tuple(weight / sum(weights) for weight in weights), projectors)

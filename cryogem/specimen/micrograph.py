@@ -8,7 +8,7 @@ import torch
 
 from cryogem.conventions import euler_to_matrix
 from cryogem.records import Particle
-from cryogem.specimen.projection import Projector
+from cryogem.specimen.projection import ParticleProjector
 
 SILHOUETTE_DEPTH = 1.0                      # px of masked volume along the beam that make a pixel part of a particle
 
@@ -25,13 +25,13 @@ class Painting:
 
 
 def project_particles(
-    projectors: Sequence[Projector], particles: Sequence[Particle], fractions_yx: np.ndarray
+    projectors: Sequence[ParticleProjector], particles: Sequence[Particle], fractions_yx: np.ndarray
 ) -> torch.Tensor:
     """Project each particle from its own map, in its own pose.
 
     Parameters
     ----------
-    projectors : one per map, of density and mask, with equal boxes.
+    projectors : one per map, with equal boxes.
     fractions_yx : (n, 2) px by which each particle is moved from the centre of its box.
 
     Returns
@@ -51,7 +51,7 @@ def project_particles(
 
 
 def paint(
-    projectors: Sequence[Projector], particles: Sequence[Particle], shape: tuple[int, int], margin: int,
+    projectors: Sequence[ParticleProjector], particles: Sequence[Particle], shape: tuple[int, int], margin: int,
     slice_thickness: float,
 ) -> Painting:
     """Paint particles into a frame with a margin; every particle must touch the frame with its margin.

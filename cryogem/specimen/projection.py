@@ -10,6 +10,8 @@ from torch.nn import functional
 
 _CHUNK_POINTS = 100_000                     # points sampled at once: bounds memory, keeps caches warm
 _MOST_BYTES = 2 ** 30                       # of all transforms of a sample
+_MASK_BANDWIDTH = 0.9                       # a soft mask holds hardly anything beyond, and its edge is blurred anyway
+_MASK_OVERSAMPLING = 2
 
 Gather = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
@@ -21,7 +23,7 @@ class Projector:
     divided by the transform of the trilinear kernel, so that interpolation between grid points is nearly exact.
     """
 
-    def __init__(self, volumes: torch.Tensor, oversampling: int = 3, is_compiled: bool = False):
+    def __init__(self, volumes: torch.Tensor, oversampling: int = 3, is_compiled: bool = False, bandwidth: float = 1.0):
         """Prepare the transforms.
 
         Parameters
@@ -31,11 +33,13 @@ class Projector:
             for a third of the memory (benchmarks/projection.py).
         is_compiled : sample with a compiled kernel, which takes some ten seconds to build and is worth it from some ten
             thousand projections on; needs a C++ compiler (see `has_compiler`). Pixels differ in their last digits.
+        bandwidth : share of the Nyquist frequency up to which the projections are made.
         """
         self.box_size = volumes.shape[-1]
         self._n_maps = len(volumes)
         self._padded = oversampling * self.box_size
         self._oversampling = oversampling
+        self._limit = bandwidth * (self.box_size // 2)                                  # in 1/box
         self._transform = self._compute_transform(volumes)
         self._frequencies = self._list_frequencies(volumes.device)
         self._is_compiled = is_compiled
@@ -58,7 +62,10 @@ class Projector:
         return torch.cat(parts)
 
     def _compute_transform(self, volumes: torch.Tensor) -> torch.Tensor:
-        """Return (N + 1, N + 1, N/2 + 1, 2c): real and imaginary parts, -N/2 to N/2 in z and y, x from 0."""
+        """Return (2k + 1, 2k + 1, k + 1, 2c): real and imaginary parts, -k to k in z and y, x from 0.
+
+        k is where the bandwidth ends, at most half of the padded side.
+        """
         n, padded = self.box_size, self._padded
         positions = (torch.arange(n, device=volumes.device) - n // 2) / padded
         kernel = torch.sinc(positions) ** 2
@@ -71,15 +78,18 @@ class Projector:
         spectrum[:, padded // 2, padded // 2, 0] = volumes.sum(dim=(-3, -2, -1)).to(spectrum.dtype)
         spectrum = torch.cat([spectrum, spectrum[:, :1]], dim=1)        # periodic: the last plane is the first again
         spectrum = torch.cat([spectrum, spectrum[:, :, :1]], dim=2)
+        reach = min(padded // 2, math.ceil(self._limit * self._oversampling) + 1)
+        kept = slice(padded // 2 - reach, padded // 2 + reach + 1)
+        spectrum = spectrum[:, kept, kept, :reach + 1]
         return torch.view_as_real(spectrum.movedim(0, -1).contiguous()).flatten(-2)
 
     def _list_frequencies(self, device: torch.device) -> torch.Tensor:
-        """Return (p, 2) integer (ky, kx) of the half plane inside the Nyquist circle, in 1/box."""
+        """Return (p, 2) integer (ky, kx) of the half plane inside the circle of the bandwidth, in 1/box."""
         n = self.box_size
         ky = torch.fft.fftfreq(n, 1 / n, device=device)
         kx = torch.fft.rfftfreq(n, 1 / n, device=device)
         grid = torch.stack(torch.meshgrid(ky, kx, indexing='ij'), dim=-1).reshape(-1, 2)
-        return grid[(grid ** 2).sum(-1) < (n // 2) ** 2]
+        return grid[(grid ** 2).sum(-1) < self._limit ** 2]
 
     def _project_chunk(self, rotations: torch.Tensor, shifts_yx: torch.Tensor) -> torch.Tensor:
         n, n_images = self.box_size, len(rotations)
@@ -88,17 +98,47 @@ class Projector:
         points = kx[:, None] * rotations[:, None, 0] + ky[:, None] * rotations[:, None, 1]       # (b, p, 3): A^T k
         sample = _compile_gather() if self._is_compiled else _gather
         values = torch.view_as_complex(sample(self._transform, points).unflatten(-1, (self._n_maps, 2)))
-        # the shift, and the move of the centre from index 0 to n // 2, are phases: the latter the signs (-1)^(kx + ky)
-        phase = -2 * math.pi / n * (shifts_yx.to(ky) @ self._frequencies.T)                      # (b, p)
-        sign = 1 - 2 * ((kx + ky) % 2)
-        values = (values * torch.polar(sign.expand_as(phase), phase)[..., None]).movedim(-1, 1)
         half_plane = values.new_zeros((n_images, self._n_maps, n * (n // 2 + 1)))
-        half_plane[..., (ky.long() % n) * (n // 2 + 1) + kx.long()] = values
-        return torch.fft.irfft2(half_plane.unflatten(-1, (n, n // 2 + 1)), s=(n, n))
+        half_plane[..., (ky.long() % n) * (n // 2 + 1) + kx.long()] = values.movedim(-1, 1)
+        half_plane = half_plane.unflatten(-1, (n, n // 2 + 1))
+        y_phase, x_phase = self._compute_phases(shifts_yx.to(ky))
+        half_plane *= y_phase[:, None, :, None]
+        half_plane *= x_phase[:, None, None, :]
+        return torch.fft.irfft2(half_plane, s=(n, n))
+
+    def _compute_phases(self, shifts_yx: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the phases (b, n) of rows and (b, n // 2 + 1) of columns that shift the content of an image.
+
+        The move of the centre from index 0 to n // 2 is in them.
+        """
+        n = self.box_size
+        ky = torch.fft.fftfreq(n, 1 / n, device=shifts_yx.device)
+        kx = torch.fft.rfftfreq(n, 1 / n, device=shifts_yx.device)
+        turns = [-2 * math.pi / n * (shift[:, None] + n // 2) * k
+                 for shift, k in zip(shifts_yx.unbind(-1), (ky, kx), strict=True)]
+        return torch.polar(torch.ones_like(turns[0]), turns[0]), torch.polar(torch.ones_like(turns[1]), turns[1])
+
+
+class ParticleProjector:
+    """Projects a map and its mask in the same pose; the mask, which is soft, from the lower part of its spectrum."""
+
+    def __init__(self, density: torch.Tensor, mask: torch.Tensor, oversampling: int = 3, is_compiled: bool = False):
+        """Prepare the transforms of (n, n, n) density and mask; the rest as for `Projector`."""
+        self._density = Projector(density[None], oversampling, is_compiled)
+        self._mask = Projector(mask[None], _MASK_OVERSAMPLING, is_compiled, _MASK_BANDWIDTH)
+
+    @property
+    def box_size(self) -> int:
+        """Box of the projections, px."""
+        return self._density.box_size
+
+    def project(self, rotations: torch.Tensor, shifts_yx: torch.Tensor) -> torch.Tensor:
+        """Return (b, 2, n, n) density and mask, projected as by `Projector.project`."""
+        return torch.cat([one.project(rotations, shifts_yx) for one in (self._density, self._mask)], dim=1)
 
 
 def choose_oversampling(box_size: int, n_maps: int) -> int:
-    """Return the padding factor for `n_maps` (masks count too) of box `box_size`: 3 unless memory forbids it."""
+    """Return the padding factor for `n_maps` maps of box `box_size`: 3 unless memory forbids it."""
     padded = 3 * box_size
     n_bytes = n_maps * (padded + 1) ** 2 * (padded // 2 + 1) * 8
     return 3 if n_bytes <= _MOST_BYTES else 2
@@ -110,14 +150,15 @@ def has_compiler() -> bool:
 
 
 def _gather(transform: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
-    """Interpolate the half transform (N + 1, N + 1, N/2 + 1, 2c) trilinearly at (b, p, 3) x, y, z; (b, p, 2c)."""
+    """Interpolate the half transform (2k + 1, 2k + 1, k + 1, 2c) trilinearly at (b, p, 3) x, y, z; (b, p, 2c)."""
     half = transform.shape[2] - 1
     is_mirrored = points[..., :1] < 0                           # only x >= 0 is stored: F(-k) is conj F(k)
     points = torch.where(is_mirrored, -points, points)
     grid = torch.stack([points[..., 0] * (2 / half) - 1, points[..., 1] / half, points[..., 2] / half], dim=-1)
-    channels_first = transform.permute(3, 0, 1, 2)[None]
-    sampled = functional.grid_sample(channels_first, grid.reshape(1, 1, 1, -1, 3), align_corners=True)
-    return _conjugate(sampled.reshape(transform.shape[-1], *points.shape[:2]).movedim(0, -1), is_mirrored)
+    # one sample per image, all views of the same transform: threads share the work by samples
+    channels_first = transform.permute(3, 0, 1, 2)[None].expand(len(points), -1, -1, -1, -1)
+    sampled = functional.grid_sample(channels_first, grid[:, None, None], align_corners=True)       # (b, 2c, 1, 1, p)
+    return _conjugate(sampled[:, :, 0, 0].movedim(1, -1), is_mirrored)
 
 
 def _gather_by_index(transform: torch.Tensor, points: torch.Tensor) -> torch.Tensor:

@@ -9,7 +9,7 @@ from cryogem.records import Particle
 from cryogem.specimen.micrograph import paint, project_particles, split_centers
 from cryogem.specimen.orientation import draw_uniform_orientations
 from cryogem.specimen.placement import place_particles
-from cryogem.specimen.projection import Projector
+from cryogem.specimen.projection import ParticleProjector
 from tests.phantom import make_chiral_phantom, relative_error
 
 SHAPE, MARGIN, BOX = (160, 200), 48, 32
@@ -23,14 +23,14 @@ def make_ball(radius: float = 9.0) -> torch.Tensor:
 
 
 @pytest.fixture(scope='module')
-def ball() -> Projector:
-    return Projector(make_ball())
+def ball() -> ParticleProjector:
+    return ParticleProjector(*make_ball())
 
 
 @pytest.fixture(scope='module')
-def chiral() -> Projector:
+def chiral() -> ParticleProjector:
     prepared = make_chiral_phantom().prepare(BOX, 4.0)
-    return Projector(torch.from_numpy(np.stack([prepared.density, prepared.mask])))
+    return ParticleProjector(torch.from_numpy(prepared.density), torch.from_numpy(prepared.mask))
 
 
 def make_particles(centers: np.ndarray, heights: np.ndarray | None = None, seed: int = 0) -> list[Particle]:
@@ -132,7 +132,7 @@ def test_coincident_particles_overlap_wholly_and_distant_ones_not_at_all(ball):
 
 
 def test_of_two_particles_the_deeper_owns_the_shared_pixels():
-    small, large = Projector(make_ball(5.0)), Projector(make_ball(10.0))
+    small, large = ParticleProjector(*make_ball(5.0)), ParticleProjector(*make_ball(10.0))
     first = Particle(1, (80.0, 100.0), 0.0, 0, 0, 0, volume_index=0)
     second = Particle(2, (80.0, 103.0), 0.0, 0, 0, 0, volume_index=1)
 
@@ -143,7 +143,7 @@ def test_of_two_particles_the_deeper_owns_the_shared_pixels():
 
 
 def test_each_particle_is_projected_from_its_own_map(ball):
-    double = Projector(2 * make_ball())
+    double = ParticleProjector(*(2 * make_ball()))
     particles = [Particle(1, (80.0, 50.0), 0.0, 0, 0, 0, volume_index=1),
                  Particle(2, (80.0, 150.0), 0.0, 0, 0, 0, volume_index=0)]
 
