@@ -1,6 +1,8 @@
 """Simulate noise-free micrographs of a map as the microscope behind the user's real micrographs would see it."""
 
 import json
+import os
+from typing import Any
 
 from pyworkflow.object import Pointer
 from pyworkflow.protocol import params
@@ -142,49 +144,10 @@ class ProtCryogemSimulate(ProtCryogemMicrographs):
 
     # --------------------------- STEPS functions -----------------------------
     def convertInputStep(self, inputs):
-        chosen, groups = self._chooseMicrographs()
-        linked = linkMicrographs(chosen, self.getMicrographFolder())
-        self.info(f'{len(linked)} real micrographs')
-        if groups:
-            number = writeCoordinates(groups, linked, self._getPickScale(), self._getExtraPath('coordinates'))
-            self.info(f'{number} picked particles')
-        ctfs = self.inputCTF.get()
-        if ctfs is not None:
-            micSet = self._getMicrographPointer().get()
-            number = writeCtfs(ctfs, linked, micSet.getAcquisition(), micSet.getSamplingRate(),
-                               self._getExtraPath('ctfs.star'))
-            self.info(f'{number} CTFs')
-        exportVolumes(self._getVolumes(), self._getExtraPath('volumes'))
-        if self.inputMask.get() is not None:
-            exportMask(self.inputMask.get(), self._getExtraPath('mask.mrc'))
-        particles = self.inputParticles.get()
-        if particles is not None:
-            writeParticles(particles, self._getExtraPath('views.star'))
-            self.info(f'{particles.getSize()} poses')
+        self.writeEngineInputs(self._getExtraPath())
 
     def simulateStep(self, inputs, said):
-        micSet = self._getMicrographPointer().get()
-        acquisition = micSet.getAcquisition()
-        values = {
-            **self._getSettings(),
-            'volume': describeVolumes(self._getWeights(), self._getExtraPath('volumes')),
-            'micrographs': [getPattern(self.getMicrographFolder())],
-            'pixel_size': micSet.getSamplingRate(),
-            'voltage': acquisition.getVoltage(),
-            'spherical_aberration': acquisition.getSphericalAberration(),
-            'amplitude_contrast': acquisition.getAmplitudeContrast(),
-        }
-        if self.inputCoordinates.get() is not None:
-            values['coordinates'] = [getPattern(self._getExtraPath('coordinates'))]
-        if self.inputCTF.get() is not None:
-            values['ctfs'] = self._getExtraPath('ctfs.star')
-        if self.inputMask.get() is not None:
-            values['mask'] = self._getExtraPath('mask.mrc')
-        if self.inputParticles.get() is not None:
-            values['angular_distribution'] = self._getExtraPath('views.star')
-        if self.exclusionMasks.get(''):
-            values['exclusion_masks'] = [self.exclusionMasks.get()]
-        self._runMaker('simulate', self.getDatasetFolder(), values, inputs)
+        self._runMaker('simulate', self.getDatasetFolder(), self.getEngineValues(self._getExtraPath()), inputs)
 
     def createOutputStep(self, inputs, said):
         sources = [pointer for pointer in (self.inputVolumes, self.inputCoordinates, self._getMicrographPointer(),
@@ -285,6 +248,53 @@ class ProtCryogemSimulate(ProtCryogemMicrographs):
                 f'{len(self._chooseMicrographs()[0])} real micrographs.']
 
     # --------------------------- UTILS functions -----------------------------
+    def writeEngineInputs(self, folder: str, most: int | None = None) -> None:
+        """Write what the engine reads into `folder`, of the first `most` micrographs only if that is given."""
+        chosen, groups = self._chooseMicrographs()
+        linked = linkMicrographs(chosen[:most], os.path.join(folder, 'micrographs'))
+        self.info(f'{len(linked)} real micrographs')
+        if groups:
+            number = writeCoordinates(groups, linked, self._getPickScale(), os.path.join(folder, 'coordinates'))
+            self.info(f'{number} picked particles')
+        ctfs = self.inputCTF.get()
+        if ctfs is not None:
+            micSet = self.getInputMicrographs()
+            number = writeCtfs(ctfs, linked, micSet.getAcquisition(), micSet.getSamplingRate(),
+                               os.path.join(folder, 'ctfs.star'))
+            self.info(f'{number} CTFs')
+        exportVolumes(self._getVolumes(), os.path.join(folder, 'volumes'))
+        if self.inputMask.get() is not None:
+            exportMask(self.inputMask.get(), os.path.join(folder, 'mask.mrc'))
+        particles = self.inputParticles.get()
+        if particles is not None:
+            writeParticles(particles, os.path.join(folder, 'views.star'))
+            self.info(f'{particles.getSize()} poses')
+
+    def getEngineValues(self, folder: str) -> dict[str, Any]:
+        """Return the settings of the engine for the form and what `writeEngineInputs` left in `folder`."""
+        micSet = self.getInputMicrographs()
+        acquisition = micSet.getAcquisition()
+        values = {
+            **self._getSettings(),
+            'volume': describeVolumes(self._getWeights(), os.path.join(folder, 'volumes')),
+            'micrographs': [getPattern(os.path.join(folder, 'micrographs'))],
+            'pixel_size': micSet.getSamplingRate(),
+            'voltage': acquisition.getVoltage(),
+            'spherical_aberration': acquisition.getSphericalAberration(),
+            'amplitude_contrast': acquisition.getAmplitudeContrast(),
+        }
+        if self.inputCoordinates.get() is not None:
+            values['coordinates'] = [getPattern(os.path.join(folder, 'coordinates'))]
+        if self.inputCTF.get() is not None:
+            values['ctfs'] = os.path.join(folder, 'ctfs.star')
+        if self.inputMask.get() is not None:
+            values['mask'] = os.path.join(folder, 'mask.mrc')
+        if self.inputParticles.get() is not None:
+            values['angular_distribution'] = os.path.join(folder, 'views.star')
+        if self.exclusionMasks.get(''):
+            values['exclusion_masks'] = [self.exclusionMasks.get()]
+        return values
+
     def getDatasetFolder(self) -> str:
         """Return the folder in which the engine leaves the simulation, for train and generate."""
         return self._getExtraPath('dataset')
