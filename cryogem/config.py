@@ -256,6 +256,27 @@ class EvaluateConfig(Config):
 
 
 @dataclass(frozen=True)
+class InspectConfig(Config):
+    """Look at a map or at picked micrographs and say what settings they suggest."""
+
+    volume: str = _setting('', 'map of the particle (MRC)', form='MAP')
+    mask_threshold: float | None = _setting(
+        None, 'density above which the low-passed map is particle; default: found from its histogram')
+    particle_diameter: float | None = _setting(
+        None, 'diameter of the particle, Å; default: from the map, without a map from the picks', positive=True)
+    micrographs: tuple[str, ...] = _setting(
+        (), 'quoted patterns of the real micrographs (MRC, TIFF, PNG)', form='GLOB')
+    coordinates: tuple[str, ...] = _setting(
+        (), 'quoted patterns of their picks: STAR or CSV files named like the micrographs, centres in px', form='GLOB')
+    pixel_size: float | None = _setting(
+        None, 'pixel size of the real micrographs, Å/px; default: from their headers', positive=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require(bool(self.volume or self.micrographs), 'volume', self.volume, 'give a map, micrographs, or both')
+
+
+@dataclass(frozen=True)
 class ImportCheckpointConfig(Config):
     """Turn a published CryoGEM checkpoint into a model folder."""
 
@@ -269,6 +290,7 @@ COMMANDS: dict[str, type[Config]] = {
     'train': TrainConfig,
     'generate': GenerateConfig,
     'evaluate': EvaluateConfig,
+    'inspect': InspectConfig,
     'import-checkpoint': ImportCheckpointConfig,
 }
 

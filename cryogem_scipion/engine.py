@@ -43,6 +43,31 @@ def runCryogem(protocol, command: str, values: dict) -> None:
         raise CryogemJobError(explainFailure(command, error.returncode, log, logStart)) from None
 
 
+def askEngine(plugin, command: str, values: dict, folder: str) -> Path:
+    """Run one command of the engine outside a protocol, for a wizard, and wait; it is short and stays on the CPU.
+
+    Parameters
+    ----------
+    values : settings by key, without the output.
+    folder : receives the settings, the log, and the output folder, which is returned.
+
+    Raises
+    ------
+    ConfigError : a setting is wrong; found before a process is started.
+    CryogemJobError : the engine failed.
+    """
+    output, path, log = (os.path.join(folder, command + suffix) for suffix in ('', '.json', '.stderr'))
+    config = build_config(COMMANDS[command], {**values, 'output': output, 'device': 'cpu'})
+    write_json(Path(path), config_to_json(config))
+    program, arguments = getCommandLine(plugin, False, command, path)
+    with open(log, 'w', encoding='utf-8') as stderr:
+        done = subprocess.run(f'{program} {arguments}', shell=True, env=plugin.getEnviron(), stdin=subprocess.DEVNULL,
+                              stdout=subprocess.DEVNULL, stderr=stderr, check=False)
+    if done.returncode:
+        raise CryogemJobError(explainFailure(command, done.returncode, log))
+    return Path(output)
+
+
 def getCommandLine(plugin, usesGpu: bool, command: str, configPath: str) -> tuple[str, str]:
     """Return program and arguments for the shell; Scipion puts the ids of the GPUs in place of %(GPU)s."""
     activation = plugin.getEnvActivation()

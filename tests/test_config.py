@@ -31,6 +31,7 @@ REQUIRED = {
     'train': {'dataset': 'simulated', 'micrographs': 'real/*.mrc'},
     'generate': {'dataset': 'simulated'},
     'evaluate': {'generated': 'generated', 'real': 'real/*.mrc'},
+    'inspect': {'volume': 'map.mrc'},
     'import-checkpoint': {'checkpoint': 'latest_net_G.pth'},
 }
 

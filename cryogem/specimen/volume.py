@@ -51,7 +51,7 @@ def flatten_solvent(
         brighter than the solvent.
     """
     if mask is None:
-        outline = low_pass_filter(density, pixel_size, max(_MASK_LOW_PASS, 3 * pixel_size))
+        outline = make_outline(density, pixel_size)
         threshold = find_threshold(outline) if mask_threshold is None else mask_threshold
         mask = make_soft_mask(outline > threshold, pixel_size)
     elif mask.min() < -1e-3 or mask.max() > 1 + 1e-3 or not (mask > 0.5).any():
@@ -75,6 +75,11 @@ def bring_to_pixel_size(volume: PreparedVolume, working_pixel_size: float) -> Pr
     # measured before resampling, which leaves faint ripples all over the box
     box = find_tight_box(volume.mask, volume.pixel_size / working_pixel_size)
     return PreparedVolume(_center_in_box(density, box), _center_in_box(mask, box), working_pixel_size, volume.diameter)
+
+
+def make_outline(density: np.ndarray, pixel_size: float) -> np.ndarray:
+    """Return an (n, n, n) map as coarse as a mask is cut from: low-passed to 15 Å, or to three of its pixels."""
+    return low_pass_filter(density, pixel_size, max(_MASK_LOW_PASS, 3 * pixel_size))
 
 
 def find_threshold(outline: np.ndarray) -> float:

@@ -88,6 +88,10 @@ class ProtCryogemSimulate(ProtCryogemMicrographs):
         self._addSetting(form, 'particles', 'Particle stacks', display=params.EnumParam.DISPLAY_HLIST,
                          more='generated: cut from the micrographs; clean: the same particles alone and without '
                               'noise. All carry their true poses and CTFs.')
+        form.addParam('preview', params.LabelParam, label='Preview: one micrograph with these settings',
+                      help='The magic wand makes one micrograph with the present values, puts the measured noise of '
+                           'the first micrographs on it and shows it beside a real one. It takes about half a minute '
+                           'and changes nothing.')
         self._addSetting(form, 'box_size', 'Box size (px)', allowsPointers=True, expertLevel=params.LEVEL_ADVANCED)
         self._addSetting(form, 'seed', 'Random seed', expertLevel=params.LEVEL_ADVANCED)
 
@@ -171,7 +175,7 @@ class ProtCryogemSimulate(ProtCryogemMicrographs):
         if None in known:
             errors.append('*Real micrographs* have no voltage, spherical aberration or amplitude contrast; '
                           'import them with these values.')
-        chosen, groups = self._chooseMicrographs()
+        chosen, groups = self.chooseMicrographs()
         if not chosen and groups:
             errors.append('*CTFs of the micrographs* belong to none of the picked micrographs; choose the CTFs of '
                           'these micrographs or leave it empty.')
@@ -199,16 +203,16 @@ class ProtCryogemSimulate(ProtCryogemMicrographs):
             errors.append('*Angular distribution*, *Preferred view* are both given; leave one of them empty.')
         if particles is not None and not particles.hasAlignmentProj():
             errors.append('*Angular distribution* has particles without poses; give those of a refinement.')
-        if mask is not None and self.inputVolumes.get() is not None and mask.getDim() != self._getVolumes()[0].getDim():
+        if mask is not None and self.inputVolumes.get() is not None and mask.getDim() != self.getVolumes()[0].getDim():
             errors.append(f'*Mask of the particle* has the dimensions {mask.getDim()} and the map '
-                          f'{self._getVolumes()[0].getDim()}; give a mask sampled as the map.')
+                          f'{self.getVolumes()[0].getDim()}; give a mask sampled as the map.')
         return errors
 
     def _validateVolumes(self) -> list[str]:
         if self.inputVolumes.get() is None:
             return []                       # Scipion itself says that it is empty
         errors = [f'*Map of the particle* {volume.getFileName()} has the dimensions {volume.getDim()}; pad or crop it '
-                  'to a cube.' for volume in self._getVolumes() if len(set(volume.getDim())) > 1]
+                  'to a cube.' for volume in self.getVolumes() if len(set(volume.getDim())) > 1]
         try:
             weights = self._getWeights()
         except ValueError as error:
@@ -227,7 +231,7 @@ class ProtCryogemSimulate(ProtCryogemMicrographs):
         if abs(mapPixelSize / micPixelSize - 1) > 0.01:
             warnings.append(f'*Map of the particle* has {mapPixelSize:.3f} Å/px, *Real micrographs* '
                             f'{micPixelSize:.3f} Å/px: the map will be resampled.')
-        chosen, groups = self._chooseMicrographs()
+        chosen, groups = self.chooseMicrographs()
         picks = sum(len(groups.get(mic.getObjId(), ())) for mic in chosen)
         if groups and picks < _FEW_PICKS:
             warnings.append(f'*Picked particles* are only {picks}: density and noise will be measured roughly.')
@@ -243,18 +247,18 @@ class ProtCryogemSimulate(ProtCryogemMicrographs):
             return []
         micSet = self.outputMicrographs
         return [f'{micSet.getSize()} noise-free micrographs with {self.outputCoordinates.getSize()} particles were '
-                f'simulated at {micSet.getSamplingRate():.3g} Å/px from {len(self._getVolumes())} map(s) with '
+                f'simulated at {micSet.getSamplingRate():.3g} Å/px from {len(self.getVolumes())} map(s) with '
                 'CryoGEM [Zhang2024], after measuring particle density, ice and noise on '
-                f'{len(self._chooseMicrographs()[0])} real micrographs.']
+                f'{len(self.chooseMicrographs()[0])} real micrographs.']
 
     # --------------------------- UTILS functions -----------------------------
     def writeEngineInputs(self, folder: str, most: int | None = None) -> None:
         """Write what the engine reads into `folder`, of the first `most` micrographs only if that is given."""
-        chosen, groups = self._chooseMicrographs()
+        chosen, groups = self.chooseMicrographs()
         linked = linkMicrographs(chosen[:most], os.path.join(folder, 'micrographs'))
         self.info(f'{len(linked)} real micrographs')
         if groups:
-            number = writeCoordinates(groups, linked, self._getPickScale(), os.path.join(folder, 'coordinates'))
+            number = writeCoordinates(groups, linked, self.getPickScale(), os.path.join(folder, 'coordinates'))
             self.info(f'{number} picked particles')
         ctfs = self.inputCTF.get()
         if ctfs is not None:
@@ -262,7 +266,7 @@ class ProtCryogemSimulate(ProtCryogemMicrographs):
             number = writeCtfs(ctfs, linked, micSet.getAcquisition(), micSet.getSamplingRate(),
                                os.path.join(folder, 'ctfs.star'))
             self.info(f'{number} CTFs')
-        exportVolumes(self._getVolumes(), os.path.join(folder, 'volumes'))
+        exportVolumes(self.getVolumes(), os.path.join(folder, 'volumes'))
         if self.inputMask.get() is not None:
             exportMask(self.inputMask.get(), os.path.join(folder, 'mask.mrc'))
         particles = self.inputParticles.get()
@@ -313,7 +317,7 @@ class ProtCryogemSimulate(ProtCryogemMicrographs):
             return coordinates.getMicrographs(asPointer=True)
         return self.inputMicrographs
 
-    def _chooseMicrographs(self) -> tuple[list, dict]:
+    def chooseMicrographs(self) -> tuple[list, dict]:
         """Return the real micrographs to use, those with picks and CTFs where these are given, and the picks by id."""
         chosen, groups = [mic.clone() for mic in self.getInputMicrographs()], {}
         if self.inputCoordinates.get() is not None:
@@ -324,19 +328,19 @@ class ProtCryogemSimulate(ProtCryogemMicrographs):
             chosen = [mic for mic in chosen if mic.getObjId() in ctfs]
         return chosen, groups
 
-    def _getPickScale(self) -> float:
+    def getPickScale(self) -> float:
         """Return the factor from px of the picked micrographs to px of the real ones."""
         picked = self.inputCoordinates.get().getMicrographs()
         return picked.getSamplingRate() / self.getInputMicrographs().getSamplingRate()
 
-    def _getVolumes(self) -> list:
+    def getVolumes(self) -> list:
         """Return the maps, one or those of a set, with their sampling rates."""
         volumes = self.inputVolumes.get()
         return [volume.clone() for volume in volumes] if hasattr(volumes, 'getSize') else [volumes]
 
     def _getWeights(self) -> list[float]:
         """Return one weight per map; ValueError says what is wrong with the text."""
-        number, text = len(self._getVolumes()), self.volumeWeights.get('').split()
+        number, text = len(self.getVolumes()), self.volumeWeights.get('').split()
         weights = [float(word) for word in text] or [1.0] * number
         if len(weights) != number:
             raise ValueError(f'are {len(weights)} for {number} maps; give one number per map')

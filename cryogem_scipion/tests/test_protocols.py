@@ -115,7 +115,7 @@ class TestCryogemForms(BaseTest):
         coordinates.setMicrographs(self.importMics.outputMicrographs)
         with mock.patch.object(protocol.inputCoordinates, 'get', return_value=coordinates):
             self.assertEqual(protocol.getInputMicrographs().getSize(), 2)
-            chosen, groups = protocol._chooseMicrographs()
+            chosen, groups = protocol.chooseMicrographs()
             self.assertIn('1 of 2', '\n'.join(protocol.warnings()))
         self.assertEqual([mic.getObjId() for mic in chosen], [2])
         self.assertEqual(len(groups[2]), len(picks[next(iter(picks))]))
