@@ -1,0 +1,58 @@
+"""Viewer of train; it works while the training goes on."""
+
+from pathlib import Path
+
+from cryogem_scipion.protocols import ProtCryogemTrain
+from cryogem_scipion.viewers.base import CryogemViewer
+from cryogem_scipion.viewers.plots import plotColumns
+from cryogem_scipion.viewers.views import readTable
+
+_STEP, _SECONDS = 'step', 'seconds'
+# Beginnings of the columns that say how real it looks; all others are losses.
+_REALISM = ('realism', 'held', 'frechet', 'spectrum', 'variance', 'distance', 'prior', 'auc', 'score')
+
+
+class CryogemTrainViewer(CryogemViewer):
+    """Losses, realism and samples, up to the present step; press again for what has come since."""
+
+    _label = 'viewer train'
+    _targets = [ProtCryogemTrain]
+    _buttons = {
+        'losses': ('Losses and realism', 'Of each step so far, while the training runs too.'),
+        'samples': ('Samples', 'What the network was given, what it made of it, and a real crop, at each checkpoint.'),
+        'card': ('Model card', 'Data, settings, versions and checks of the model.'),
+    }
+
+    def _getFolder(self) -> Path:
+        return Path(self.protocol.getModelFolder())
+
+    def _viewLosses(self) -> list:
+        path = self._getFolder() / 'metrics.csv'
+        names, rows = readTable(path) if path.exists() else ([], [])
+        if not rows:
+            return self._say(f'No step is finished yet: {path}')
+        columns = {name: [_toNumber(row[index]) for row in rows] for index, name in enumerate(names)}
+        return [plotColumns(columns, groupColumns(names), _STEP, 'Training')]
+
+    def _viewSamples(self) -> list:
+        paths = sorted((self._getFolder() / 'samples').glob('*.png'))
+        return self._pictures(paths, 'Samples')
+
+    def _viewCard(self) -> list:
+        return self._table(self._getFolder() / 'card.json', 'Model card')
+
+
+def groupColumns(names: list[str]) -> dict[str, list[str]]:
+    """Return the columns of the metrics by the subplot they belong to."""
+    shown = [name for name in names if name not in (_STEP, _SECONDS)]
+    realism = [name for name in shown if name.startswith(_REALISM)]
+    groups = {'Losses': [name for name in shown if name not in realism], 'Realism on held-out micrographs': realism}
+    return {title: members for title, members in groups.items() if members}
+
+
+def _toNumber(text: str) -> float:
+    """Return a number, nan for an empty cell or a word."""
+    try:
+        return float(text)
+    except ValueError:
+        return float('nan')
