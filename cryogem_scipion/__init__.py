@@ -2,11 +2,13 @@
 
 import importlib.util
 import os
+import re
 import shutil
 from importlib import metadata
 
 import pwem
 import pyworkflow.utils as pwutils
+from pyworkflow import Config
 
 from cryogem import __version__
 from cryogem_scipion.constants import CRYOGEM_ENV_ACTIVATION, DISTRIBUTION, URL
@@ -25,6 +27,12 @@ class Plugin(pwem.Plugin):
     def getName(self):
         """Return the name shown in boxes and trees; the module's own is cut there."""
         return 'cryogem'
+
+    def getTemplates(self):
+        """Return the workflow templates; one with protocols of other plugins only where these are installed."""
+        installed = Config.getDomain().getProtocols()
+        return [template for template in super().getTemplates()
+                if all(name in installed for name in re.findall(r'"object.className": "(\w+)"', template.content))]
 
     @classmethod
     def _defineVariables(cls):
