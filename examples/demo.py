@@ -13,10 +13,11 @@ import argparse
 import glob
 import os
 import shutil
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from workflow import ROOT, Workflow, prepare_scipion
 
 from cryogem.config import PARTICLE_STACKS
 from cryogem.io.files import read_json
@@ -24,9 +25,7 @@ from cryogem.io.files import read_json
 if TYPE_CHECKING:
     from cryogem_scipion.tests.data import Specimen
 
-ROOT = Path(__file__).resolve().parent.parent
 PROJECT = 'cryogem_demo'
-HOSTS = '[localhost]\nPARALLEL_COMMAND = mpirun -np %_(JOB_NODES)d --map-by node %_(COMMAND)s\n'
 PANEL, GAP, CIRCLE = 640, 8, (255, 200, 60)            # px of a picture, px between two, colour of picks
 
 
@@ -41,7 +40,7 @@ def main() -> None:
     args = parser.parse_args()
     output = args.output.resolve()
     output.mkdir(parents=True, exist_ok=True)
-    prepare_scipion(args.folder.resolve())
+    prepare_scipion(args.folder)
 
     started = time.time()
     specimen = find_specimen(args.folder.resolve())
@@ -52,22 +51,6 @@ def main() -> None:
     print(f'project: {chain.project.path}   (open it: python -m scipion project {PROJECT})')
     print(f'gallery: {output / "gallery.png"}   real on the left, generated on the right')
     print(f'done in {(time.time() - started) / 60:.1f} min')
-
-
-def prepare_scipion(home: Path) -> None:
-    """Say where Scipion finds its configuration; must come before the first import of pyworkflow."""
-    (home / 'config').mkdir(parents=True, exist_ok=True)
-    for name, text in (('hosts.conf', HOSTS), ('scipion.conf', '')):
-        if not (home / 'config' / name).exists():
-            (home / 'config' / name).write_text(text)
-    os.environ.update(
-        SCIPION_HOME=str(home), SCIPION_USER_DATA=str(home / 'data'),
-        SCIPION_CONFIG=str(home / 'config' / 'scipion.conf'),
-        SCIPION_LOCAL_CONFIG=str(home / 'config' / 'scipion.conf'),
-        SCIPION_HOSTS=str(home / 'config' / 'hosts.conf'),
-        SCIPION_DOMAIN='pwem', SCIPION_NOTIFY='False', SCIPION_PRIORITY_PACKAGE_LIST='pwem',
-        SCIPION_PYTHON=sys.executable)
-    os.environ['PATH'] = str(Path(sys.executable).parent) + os.pathsep + os.environ.get('PATH', '')
 
 
 def find_specimen(folder: Path) -> 'Specimen':
@@ -121,33 +104,20 @@ def read_pos(path: Path) -> Any:
     return np.array(rows).reshape(-1, 2)
 
 
-class Chain:
-    """The runs of the demo in one Scipion project; each is a process of its own, as from the window."""
+class Chain(Workflow):
+    """The runs of the demo."""
 
     def __init__(self, name: str):
-        import pyworkflow as pw
-        from pyworkflow.project import Manager
-        self.protocols = pw.Config.getDomain().getProtocols()
-        self.project = Manager().createProject(name)            # empties a project of that name
-        os.chdir(self.project.path)                             # every path in a project is relative to it
+        super().__init__(name)
         self.volume: Any = None
         self.micrographs: Any = None
         self.picks: Any = None
 
     def import_specimen(self, specimen: 'Specimen') -> None:
         """Import map, micrographs and picks; CTFs are estimated by the simulation."""
-        from cryogem_scipion.tests.data import writePicks
-        self.volume = self.run('ProtImportVolumes', 'import map', {}, filesPath=specimen.volume,
-                               samplingRate=specimen.volumePixelSize)
-        self.micrographs = self.run('ProtImportMicrographs', 'import micrographs', {}, filesPath=specimen.micrographs,
-                                    samplingRate=specimen.pixelSize, **specimen.acquisition)
-        items = [mic.clone() for mic in self.micrographs.outputMicrographs]
-        path = os.path.abspath('Tmp/picks.sqlite')
-        writePicks(path, specimen.picks, items, specimen.boxSize)
-        self.picks = self.run(
-            'ProtImportCoordinates', 'import picks', {'inputMicrographs': (self.micrographs, 'outputMicrographs')},
-            importFrom=self.protocols['ProtImportCoordinates'].IMPORT_FROM_SCIPION,
-            filesPath=path, boxSize=specimen.boxSize)
+        self.volume = self.import_map(specimen.volume, specimen.volumePixelSize)
+        self.micrographs = self.import_micrographs(specimen.micrographs, specimen.pixelSize, **specimen.acquisition)
+        self.picks = self.import_picks(self.micrographs, specimen.picks, specimen.boxSize)
 
     def run_protocols(self, n_simulated: int, n_steps: int, n_generated: int, n_threads: int) -> Any:
         """Simulate, train, generate; return the last run."""
@@ -159,25 +129,6 @@ class Chain:
         return self.run('ProtCryogemGenerate', 'generate', {**of_simulation, 'inputModel': (training, 'outputModel')},
                         nMicrographs=n_generated, particles=PARTICLE_STACKS.index('generated'),
                         numberOfThreads=n_threads)
-
-    def run(self, name: str, label: str, inputs: dict[str, tuple[Any, str]], **values: Any) -> Any:
-        """Launch a protocol, wait for it and print its outputs; leave with its last log lines if it fails."""
-        protocol = self.project.newProtocol(self.protocols[name], **values)
-        protocol.setObjLabel(label)
-        for parameter, (source, output) in inputs.items():
-            getattr(protocol, parameter).set(source)
-            getattr(protocol, parameter).setExtended(output)
-        print(f'{label} ...', flush=True)
-        started = time.time()
-        self.project.launchProtocol(protocol, wait=True)
-        print(f'    {protocol.getStatus()} after {time.time() - started:.0f} s, log: '
-              f'{os.path.abspath(protocol.getStdoutLog())}')
-        if not protocol.isFinished():
-            print('\n'.join(protocol.getLogsLastLines(20)))
-            sys.exit(f'ERROR: {label}: {protocol.getErrorMessage()}')
-        for output, value in protocol.iterOutputAttributes():
-            print(f'    {output}: {value}', flush=True)
-        return protocol
 
 
 def draw_gallery(chain: Chain, generated: Any, path: Path) -> None:

@@ -77,7 +77,8 @@ def test_nothing_to_look_at_is_refused(tmp_path, capsys):
 
 
 def test_a_threshold_above_everything_leaves_nothing_behind(real_set, tmp_path, capsys):
-    assert main(['inspect', '--volume', real_set.map, '--mask-threshold', '1e9', '--output', str(tmp_path / 'out')]) == 2
+    assert main(['inspect', '--volume', real_set.map, '--mask-threshold', '1e9', '--output',
+                 str(tmp_path / 'out')]) == 2
 
     assert 'mask_threshold leaves no voxel' in capsys.readouterr().err
     assert not (tmp_path / 'out').exists()
