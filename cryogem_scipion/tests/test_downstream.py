@@ -33,7 +33,7 @@ def runExample(script: str, specimen: Specimen, folder: Path, options: list[str]
         (few / path.name).symlink_to(path)
         rows = '\n'.join(f'{x},{y}' for x, y in specimen.picks[path.stem])
         (picks / f'{path.stem}.csv').write_text(f'x,y\n{rows}\n')
-    command = [sys.executable, str(_EXAMPLES / script), '--map', specimen.volume, '--map-pixel-size',
+    command = [sys.executable, str(Path(str(_EXAMPLES), script)), '--map', specimen.volume, '--map-pixel-size',
                str(specimen.volumePixelSize), '--micrographs', str(few / '*.mrc'), '--pixel-size',
                str(specimen.pixelSize), '--picks', str(picks / '*.csv'), '--box', str(specimen.boxSize), '--cpu',
                '--project', 'Example', *options]

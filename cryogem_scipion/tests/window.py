@@ -1,0 +1,356 @@
+"""Drives Scipion's real project window on an X server, as a user would, and saves what it shows.
+
+    xvfb-run -a -s '-screen 0 1600x1200x24' python -m cryogem_scipion.tests.window PROJECT FOLDER STORY [STORY ...]
+
+The stories are the functions `tell...` below. Leaves with 1 on an exception inside Tk, a window that asks for attention
+unasked, a picture of one colour, or a story that does not end. Run by test_gui.py; makes the pictures of the manual.
+"""
+
+import argparse
+import os
+import re
+import sys
+import time
+import tkinter as tk
+import traceback
+from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
+from tkinter import ttk
+from typing import Any
+
+_SIZE, _SMALL = '1500x950+0+0', 150_000     # of the project window; bytes that a picture may have
+_PATIENCE = 240                             # s for one wait inside a story
+
+
+def findChildren(widget) -> Iterator[Any]:
+    """Yield every widget below a widget."""
+    for child in widget.winfo_children():
+        yield child
+        yield from findChildren(child)
+
+
+class Driver:
+    """Acts on a project window in steps that Tk's own event loop calls."""
+
+    def __init__(self, projectName: str, folder: Path, stories: list[str]):
+        from pyworkflow.gui.plotter import Plotter
+        from pyworkflow.gui.project import ProjectWindow
+        from pyworkflow.project import Manager
+        tk.Tk.report_callback_exception = lambda widget, *error: self.fail(*error)
+        self.folder, self._stories = folder, stories
+        self.saved: list[Path] = []
+        self.window = ProjectWindow(Manager().getProjectPath(projectName))
+        Plotter.setBackend('TkAgg')
+        self.root, self.project = self.window.root, self.window.project
+
+    def run(self) -> None:
+        """Tell the stories and leave; does not return."""
+        self.root.after(2500, self._advance, self._tellAll())
+        self.window.show()
+
+    def _tellAll(self) -> Iterator[float]:
+        self.root.geometry(_SIZE)
+        yield 1
+        for name in self._stories:
+            print(f'story: {name}', flush=True)
+            yield from STORIES[name](self)
+
+    def _advance(self, steps: Iterator[float]) -> None:
+        """Do the next step of a story; it says how many seconds later the one after that is due."""
+        try:
+            pause = next(steps)
+        except StopIteration:
+            self.leave()
+        except Exception:       # noqa: BLE001  whatever it is, the process must end and say so
+            self.fail(*sys.exc_info())
+        else:
+            self.root.after(int(1000 * pause), self._advance, steps)
+
+    def fail(self, *error) -> None:
+        """Leave because of an exception."""
+        traceback.print_exception(*error)
+        self.leave(f'exception: {error[1]}')
+
+    def leave(self, complaint: str = '') -> None:
+        """End the process; the window leaves threads behind."""
+        if complaint:
+            print('ERROR: ' + complaint, file=sys.stderr)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(1 if complaint else 0)
+
+    # ------------------------------ what is on the screen ------------------------------
+    def listDialogs(self) -> list:
+        """Return the visible windows beside the project's, of all interpreters of Tk, newest last."""
+        return [one for one in findChildren(self.root) if isinstance(one, tk.Toplevel) and one.winfo_viewable()]
+
+    def waitForDialog(self, known: list) -> Iterator[float]:
+        """Wait until a window opens that is not among `known`."""
+        yield from self.waitUntil(lambda: any(one not in known for one in self.listDialogs()))
+
+    def waitUntil(self, isDone: Callable[[], bool]) -> Iterator[float]:
+        """Wait until something holds."""
+        end = time.monotonic() + _PATIENCE
+        while not isDone():
+            if time.monotonic() > end:
+                raise TimeoutError(f'nothing came of it in {_PATIENCE} s')
+            yield 0.5
+
+    def press(self, window, text: str) -> None:
+        """Press the button of a window that bears a text."""
+        button = next(one for one in findChildren(window) if isinstance(one, tk.Button) and one.cget('text') == text)
+        button.invoke()
+
+    def save(self, window, name: str) -> None:
+        """Save what the screen shows of a window as a small PNG."""
+        from PIL import ImageGrab
+        for _ in range(5):
+            window.update()
+            time.sleep(0.1)
+        left, top = max(window.winfo_rootx(), 0), max(window.winfo_rooty(), 0)
+        box = (left, top, left + window.winfo_width(), top + window.winfo_height())
+        picture = ImageGrab.grab(bbox=box, xdisplay=os.environ['DISPLAY'])
+        darkest, brightest = picture.convert('L').getextrema()
+        if darkest == brightest:
+            raise ValueError(f'{name} is all one colour: the window was not drawn')
+        path = self.folder / f'{name}.png'
+        picture.save(path, optimize=True)
+        for colours in (256, 64, 32, 16):               # micrographs are noise: fewer greys make them small
+            if path.stat().st_size <= _SMALL:
+                break
+            picture.quantize(colours).save(path, optimize=True)
+        self.saved.append(path)
+        print(path, picture.size, flush=True)
+
+    def findRun(self, className: str):
+        """Return the newest finished run of a protocol."""
+        return next(run for run in reversed(list(self.project.getRuns()))
+                    if run.getClassName() == className and run.isFinished())
+
+
+def linkInputs(project, protocol) -> None:
+    """Link every empty input to the newest fitting output of another protocol."""
+    from pyworkflow.object import Pointer
+    others = [run for run in reversed(list(project.getRuns())) if run.getClassName() != protocol.getClassName()]
+    for name, param in protocol._definition.iterPointerParams():
+        pointer = getattr(protocol, name)
+        if not isinstance(pointer, Pointer) or pointer.hasValue():
+            continue
+        accepted = {text.strip() for text in str(param.pointerClass.get()).split(',')}
+        for run in others:
+            for output, value in run.iterOutputAttributes():
+                if not pointer.hasValue() and accepted & {base.__name__ for base in type(value).__mro__}:
+                    pointer.set(run)
+                    pointer.setExtended(output)
+
+
+def listOurProtocols() -> dict[str, type]:
+    """Return the protocols of this plugin by class name, in the order of work."""
+    import pyworkflow as pw
+    order = ('Simulate', 'ImportModel', 'Train', 'Generate', 'Evaluate', 'ExportModel')
+    found = {name: one for name, one in pw.Config.getDomain().getProtocols().items() if name.startswith('ProtCryogem')}
+    return dict(sorted(found.items(), key=lambda item: next(
+        (place for place, word in enumerate(order) if item[0].endswith(word)), len(order))))
+
+
+# ------------------------------ stories ------------------------------
+def tellWindow(driver: Driver) -> Iterator[float]:
+    """The project window with the newest run of ours selected."""
+    view = driver.window.getViewWidget()
+    view.refreshRuns()
+    run = next(one for one in reversed(list(driver.project.getRuns())) if one.isFinished())
+    view._selectItemProtocol(run)
+    view._updateSelection()
+    yield 1
+    driver.save(driver.root, 'window')
+
+
+def tellForms(driver: Driver) -> Iterator[float]:
+    """The form of each protocol, every tab, at normal and at expert level."""
+    for name, protocolClass in listOurProtocols().items():
+        for level, word in ((0, 'normal'), (1, 'expert')):
+            protocol = driver.project.newProtocol(protocolClass)
+            protocol.expertLevel.set(level)
+            linkInputs(driver.project, protocol)
+            form = yield from openForm(driver, protocol)
+            notebook = next(one for one in findChildren(form) if isinstance(one, ttk.Notebook))
+            for tab in notebook.tabs():
+                notebook.select(tab)
+                title = re.sub(r'\W+', '_', notebook.tab(tab, 'text')).strip('_').lower()
+                yield 0.3
+                driver.save(form, f'form_{name.removeprefix("ProtCryogem").lower()}_{title}_{word}')
+            form.destroy()
+            yield 0.3
+
+
+def tellExecute(driver: Driver) -> Iterator[float]:
+    """Fill in generate, press Execute, and wait until the run is finished."""
+    from cryogem_scipion.protocols import ProtCryogemGenerate
+    protocol = driver.project.newProtocol(ProtCryogemGenerate, nMicrographs=2, useGpu=False)
+    protocol.noise.set(protocol.getParam('noise').choices.index('measured'))
+    linkInputs(driver.project, protocol)
+    form = yield from openForm(driver, protocol)
+    known = driver.listDialogs()
+    driver.root.after(10, driver.press, form, 'Execute')
+    yield 3
+    refused = [one for one in driver.listDialogs() if one not in known]
+    if refused:
+        driver.save(refused[-1], 'refused')
+        raise RuntimeError(f'a window asks for attention: {refused[-1].title()}')
+
+    def isOver() -> bool:
+        run = driver.project.getProtocol(protocol.getObjId()) if protocol.hasObjId() else None
+        if run is not None:
+            driver.project._updateProtocol(run)
+        return run is not None and not run.isActive()
+    yield from driver.waitUntil(isOver)
+    run = driver.project.getProtocol(protocol.getObjId())
+    view = driver.window.getViewWidget()
+    view.refreshRuns()
+    view._selectItemProtocol(run)
+    view._updateSelection()
+    yield 0.5
+    driver.save(driver.root, 'executed')
+    if not run.isFinished():
+        raise RuntimeError(f'the run is {run.getStatus()}: {run.getErrorMessage()}')
+    print(f'executed: {run.getStatus()}, {run.outputMicrographs.getSize()} micrographs', flush=True)
+
+
+def tellViewers(driver: Driver) -> Iterator[float]:
+    """The viewer of each finished protocol of ours, and what each of its buttons opens."""
+    import matplotlib.pyplot as plt
+    import pyworkflow as pw
+    from pyworkflow.viewer import DESKTOP_TKINTER
+    domain = pw.Config.getDomain()
+    finished = {run.getClassName(): run for run in driver.project.getRuns() if run.isFinished()}
+    for name in listOurProtocols():
+        if name not in finished:
+            continue
+        run, word = finished[name], name.removeprefix('ProtCryogem').lower()
+        found = domain.findViewers(run, DESKTOP_TKINTER)
+        if not found or not hasattr(found[0], '_buttons'):
+            continue
+        viewer = found[0](project=driver.project, protocol=run, parent=driver.window)
+        known = driver.listDialogs()
+        driver.root.after(10, viewer.visualize, run)
+        yield from driver.waitForDialog(known)
+        yield 1
+        form = driver.listDialogs()[-1]
+        form.geometry('+60+40')
+        yield 0.5
+        driver.save(form, f'viewer_{word}')
+        for button in viewer._buttons:
+            yield from openButton(driver, viewer, button, f'viewer_{word}_{button}')
+        plt.close('all')
+        form.destroy()
+        yield 0.3
+
+
+def openButton(driver: Driver, viewer, button: str, name: str) -> Iterator[float]:
+    """Press a button of a viewer's form and save the window it opens; pages go to a file in place of a browser."""
+    import webbrowser
+
+    import matplotlib.pyplot as plt
+    opened: list[str] = []
+    known, figures = driver.listDialogs(), plt.get_fignums()
+
+    def note(address: str, *_) -> bool:
+        opened.append(address)
+        return True
+    webbrowser.open = note
+    driver.root.after(10, viewer._visualizeParam, button)
+    yield from driver.waitUntil(lambda: bool(opened) or plt.get_fignums() != figures
+                                or any(one not in known for one in driver.listDialogs()))
+    yield 1
+    for number in plt.get_fignums():
+        if number not in figures:
+            window: Any = getattr(plt.figure(number).canvas.manager, 'window')     # noqa: B009  only TkAgg has it
+            window.geometry('+40+40')
+            window.lift()
+            yield 1
+            driver.save(window, name)
+            plt.close(number)
+    for window in driver.listDialogs():
+        if window not in known and window.winfo_exists():
+            window.geometry('+40+40')
+            window.lift()
+            yield 0.5
+            driver.save(window, name)
+            window.destroy()
+    for address in opened:
+        print(f'{name}: {address}', flush=True)
+
+
+def tellWizards(driver: Driver) -> Iterator[float]:
+    """Every wizard of simulate: its window is saved, its proposal is used, and the form shows it."""
+    import pyworkflow as pw
+    from pyworkflow.viewer import DESKTOP_TKINTER
+
+    from cryogem_scipion.protocols import ProtCryogemSimulate
+    protocol = driver.project.newProtocol(ProtCryogemSimulate, useGpu=False)
+    protocol.expertLevel.set(1)
+    linkInputs(driver.project, protocol)
+    protocol.inputMask.set(None)
+    protocol.inputParticles.set(None)
+    form = yield from openForm(driver, protocol)
+    window = next(one for one in _listFormWindows() if one.root is form)
+    for name, wizard in pw.Config.getDomain().findWizards(protocol, DESKTOP_TKINTER).items():
+        if name in ('defocusMax', 'particlesSd', 'minimumDistance'):            # the same window as their neighbour
+            continue
+        known = driver.listDialogs()
+        driver.root.after(10, wizard().show, window)
+        yield from driver.waitForDialog(known)
+        yield 1
+        dialog = driver.listDialogs()[-1]
+        if any(word in dialog.title() for word in ('Error', 'Warning')):
+            raise RuntimeError(f'the wizard of {name} fails')
+        dialog.geometry('+60+40')
+        driver.save(dialog, f'wizard_{name}')
+        texts = [one.cget('text') for one in findChildren(dialog) if isinstance(one, tk.Button)]
+        driver.press(dialog, next(text for text in ('Use', 'OK', 'Close') if text in texts))
+        yield 1
+        for parameter in getattr(wizard, '_sets', ()):
+            if not window.widgetDict[parameter].get():
+                raise RuntimeError(f'the wizard of {name} left {parameter} empty')
+    form.destroy()
+    yield 0.3
+
+
+def openForm(driver: Driver, protocol) -> Generator[float, None, Any]:
+    """Open the form of a protocol and return its window."""
+    known = driver.listDialogs()
+    driver.root.after(10, lambda: driver.window.getViewWidget()._openProtocolForm(protocol, disableRunMode=True))
+    yield from driver.waitForDialog(known)
+    yield 1.2
+    form = driver.listDialogs()[-1]
+    form.geometry('+60+20')
+    yield 0.3
+    return form
+
+
+def _listFormWindows() -> list:
+    """Return the form windows that live: Scipion keeps no list of them."""
+    import gc
+
+    from pyworkflow.gui.form import FormWindow
+    return [one for one in gc.get_objects() if isinstance(one, FormWindow)]
+
+
+STORIES: dict[str, Callable[[Driver], Iterator[float]]] = {
+    'window': tellWindow, 'forms': tellForms, 'execute': tellExecute, 'viewers': tellViewers, 'wizards': tellWizards}
+
+
+def main() -> None:
+    """Read the command line and drive."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('project', help='name of a project with finished runs')
+    parser.add_argument('folder', type=os.path.abspath, help='where the pictures go')
+    parser.add_argument('stories', nargs='+', choices=sorted(STORIES))
+    args = parser.parse_args()
+    folder = Path(args.folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    Driver(args.project, folder, args.stories).run()
+
+
+if __name__ == '__main__':
+    main()
