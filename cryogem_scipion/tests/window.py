@@ -254,8 +254,8 @@ def openButton(driver: Driver, viewer, button: str, name: str) -> Iterator[float
     opened: list[str] = []
     known, figures = driver.listDialogs(), plt.get_fignums()
 
-    def note(address: str, *_) -> bool:
-        opened.append(address)
+    def note(url: str, new: int = 0, autoraise: bool = True) -> bool:
+        opened.append(url)
         return True
     webbrowser.open = note
     driver.root.after(10, viewer._visualizeParam, button)
