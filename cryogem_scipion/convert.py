@@ -28,8 +28,6 @@ _PAIRS = {'defocus_range': ('defocusMin', 'defocusMax'),
           'particles_per_micrograph': ('particlesMean', 'particlesSd'),
           'preferred_view': ('preferredRot', 'preferredTilt'),
           'phase_shift': ('phaseShiftMin', 'phaseShiftMax')}
-# What makes a config complete when a single setting is checked.
-_PLACEHOLDERS = {'output': 'x', 'micrographs': ('x',), 'volume': ('x',), 'dataset': 'x'}
 _READ_BY_ENGINE = ('.mrc', '.tif', '.tiff', '.png', '.jpg', '.jpeg')
 _HEADER_TOLERANCE = 1e-3                    # relative difference of pixel sizes that is taken for rounding
 
@@ -65,8 +63,9 @@ def collectSettings(protocol, configClass: type[Config], keys: Iterable[str]) ->
 
 def findSettingErrors(protocol, configClass: type[Config], values: dict[str, Any]) -> list[str]:
     """Return all settings that the engine would refuse: label, value and remedy of each."""
-    known = {key_of(one) for one in dataclasses.fields(configClass)}
-    complete = {key: value for key, value in _PLACEHOLDERS.items() if key in known}
+    # what makes a config complete when a single setting is checked
+    complete = {key_of(one): ('x',) if str(one.type).startswith('tuple') else 'x'
+                for one in dataclasses.fields(configClass) if one.metadata.get('required')}
     # one by one, to name them all; then together, for those that exclude each other
     errors = [_findError(protocol, configClass, {**complete, key: value}) for key, value in values.items()]
     found = [error for error in errors if error]
@@ -90,6 +89,15 @@ def computeDigest(path: str) -> str:
     if not os.path.exists(path):
         return ''
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]
+
+
+def copyModel(source: str, target: str) -> None:
+    """Copy a model folder without the state of its training; `target` is whole or not there."""
+    temporary = f'{os.path.abspath(target)}.part'
+    pwutils.cleanPath(temporary)
+    os.makedirs(os.path.dirname(temporary), exist_ok=True)
+    shutil.copytree(source, temporary, ignore=shutil.ignore_patterns('checkpoint*', '.*'))
+    os.replace(temporary, target)
 
 
 # --------------------------- sets -> files ---------------------------

@@ -1,14 +1,17 @@
 """The one way to the engine: a subprocess, in Scipion's own Python or in an environment of the user's choice."""
 
+import functools
 import os
 import shlex
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from pyworkflow.exceptions import PyworkflowException
 
 from cryogem.config import COMMANDS, build_config, config_to_json
+from cryogem.errors import CryogemError
 from cryogem.io.files import write_json
 
 _LAUNCHER = Path(__file__).resolve().with_name('launcher.py')
@@ -17,6 +20,20 @@ _ERROR_MARK = 'ERROR: '
 
 class CryogemJobError(PyworkflowException):
     """The engine failed; the message is its own last sentence. Scipion shows it without a traceback."""
+
+
+def tellInOneSentence(step: Callable) -> Callable:
+    """Make a step show its errors as one sentence: those of our own code and of the disk, as those of the engine."""
+    @functools.wraps(step)
+    def run(*args, **kwargs):
+        try:
+            return step(*args, **kwargs)
+        except CryogemError as error:
+            raise CryogemJobError(str(error)) from error
+        except OSError as error:
+            raise CryogemJobError(f'{error.filename or "a file"} cannot be used: {error.strerror or error}; check '
+                                  'permissions and free space') from error
+    return run
 
 
 def runCryogem(protocol, command: str, values: dict) -> None:

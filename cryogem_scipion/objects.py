@@ -1,7 +1,15 @@
 """Objects of this plugin that live in a Scipion project."""
 
+import os
+from pathlib import Path
+from typing import Any
+
 from pwem.objects import EMObject
 from pyworkflow.object import Float, Integer, String
+
+from cryogem.io.files import read_json
+
+CARD, WEIGHTS = 'card.json', 'weights.pt'
 
 
 class CryogemSimulation(EMObject):
@@ -30,35 +38,110 @@ class CryogemSimulation(EMObject):
 
 
 class CryogemModel(EMObject):
-    """A trained model of what the noise of one set of micrographs looks like."""
+    """A trained model of what the noise of one set of micrographs looks like; its folder holds a card about it."""
 
     def __init__(self, path=None, pixelSize=None, preset=None, steps=None, **kwargs):
         super().__init__(**kwargs)
         self._path = String(path)
-        self._pixelSize = Float(pixelSize)              # Å/px
+        self._pixelSize = Float(pixelSize)              # Å/px, None where nobody knows
         self._preset = String(preset)
-        self._steps = Integer(steps)
+        self._steps = Integer(steps)                    # None where nobody knows
+
+    @classmethod
+    def fromFolder(cls, path: str, pixelSize: float | None = None) -> 'CryogemModel':
+        """Return the model of a folder with what its card says; `pixelSize` (Å/px) is used where the card is silent.
+
+        Raises
+        ------
+        InputError : the folder has no readable card.
+        """
+        about = readCard(path).get('description', {})
+        return cls(path=path, pixelSize=about.get('pixel_size') or pixelSize, preset=about.get('preset'),
+                   steps=about.get('steps'))
 
     def getPath(self) -> str:
         """Return the model folder, relative to the project."""
         return self._path.get()
 
-    def getPixelSize(self) -> float:
-        """Return the pixel size it was trained at, Å/px."""
+    def getPixelSize(self) -> float | None:
+        """Return the pixel size it was trained at, Å/px; None for a published checkpoint of which nobody said it."""
         return self._pixelSize.get()
 
     def getPreset(self) -> str:
         """Return the preset it was trained with."""
         return self._preset.get()
 
-    def getSteps(self) -> int:
-        """Return the number of training steps."""
+    def getSteps(self) -> int | None:
+        """Return the number of training steps; None for a published checkpoint, which does not tell."""
         return self._steps.get()
+
+    def getCard(self) -> dict[str, Any]:
+        """Return what the engine wrote about the model: architecture, sizes, version, checksum, description."""
+        return readCard(self.getPath())
+
+    def getFiles(self) -> set:
+        """Return what has to be copied with the object."""
+        return {self.getPath()}
+
+    def describe(self) -> list[str]:
+        """Return the card as lines for a summary."""
+        card = self.getCard()
+        about = card.get('description', {})
+        origin = (f'imported from {about["imported_from"]}' if 'imported_from' in about
+                  else f'after *{about.get("steps", "?")}* steps')
+        lines = [f'*{self.getPreset() or "unknown"}* preset ({card["architecture"]} network), {origin}',
+                 f'for micrographs of *{self.getPixelSize():.3g} Å/px*' if self.getPixelSize()
+                 else 'for micrographs of an unknown pixel size']
+        if 'n_real_micrographs' in about:
+            lines.append(f'learned from {about["n_real_micrographs"]} real and {about["n_simulated_micrographs"]} '
+                         f'simulated micrographs in {about.get("seconds", 0) / 60:.1f} min on {about.get("device")}')
+        return [*lines, f'cryogem {card["version"]}, weights SHA-256 {card["weights_sha256"][:12]}']
+
+    def __str__(self):
+        steps = 'steps unknown' if self.getSteps() is None else f'{self.getSteps()} steps'
+        pixelSize = 'pixel size unknown' if self.getPixelSize() is None else f'{self.getPixelSize():0.2f} Å/px'
+        return f'{self.getClassName()} ({self._preset.get("")}, {steps}, {pixelSize})'
+
+
+class CryogemEvaluation(EMObject):
+    """What a comparison of generated with real micrographs found; its folder holds the report."""
+
+    REPORT, PAGE, GALLERY = 'report.json', 'report.html', 'gallery.png'
+
+    def __init__(self, path=None, **kwargs):
+        super().__init__(**kwargs)
+        self._path = String(path)
+
+    def getPath(self) -> str:
+        """Return the folder of the report, relative to the project."""
+        return self._path.get()
+
+    def getReport(self) -> dict[str, Any]:
+        """Return the numbers of the report."""
+        return read_json(Path(self.getPath(), self.REPORT), 'evaluation')
+
+    def getPage(self) -> str:
+        """Return the report as a page for a browser, '' if there is none."""
+        page = os.path.join(self.getPath(), self.PAGE)
+        return page if os.path.exists(page) else ''
+
+    def getGallery(self) -> str:
+        """Return the picture of real beside generated micrographs."""
+        return os.path.join(self.getPath(), self.GALLERY)
 
     def getFiles(self) -> set:
         """Return what has to be copied with the object."""
         return {self.getPath()}
 
     def __str__(self):
-        return (f'{self.getClassName()} ({self._preset.get("")}, {self._steps.get(0)} steps, '
-                f'{self._pixelSize.get(0.0):0.2f} Å/px)')
+        return f'{self.getClassName()} ({self.getPath()})'
+
+
+def readCard(folder: str) -> dict[str, Any]:
+    """Return the card of a model folder.
+
+    Raises
+    ------
+    InputError : it is missing or damaged.
+    """
+    return read_json(Path(folder, CARD), 'model')

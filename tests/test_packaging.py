@@ -20,7 +20,8 @@ from packaging.requirements import Requirement
 import cryogem
 
 ROOT = Path(__file__).resolve().parents[1]
-PROTOCOLS = {'ProtCryogemSimulate', 'ProtCryogemTrain', 'ProtCryogemGenerate'}
+PROTOCOLS = {'ProtCryogemSimulate', 'ProtCryogemTrain', 'ProtCryogemGenerate', 'ProtCryogemEvaluate',
+             'ProtCryogemImportModel', 'ProtCryogemExportModel'}
 PIP = [sys.executable, '-m', 'pip', '--disable-pip-version-check']
 
 

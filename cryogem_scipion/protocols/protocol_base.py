@@ -29,6 +29,12 @@ class ProtCryogemBase(EMProtocol):
         if kwargs.get('objLabel'):          # Scipion drops the labels of templates
             self.setObjLabel(kwargs['objLabel'])
 
+    def makePathsAndClean(self):
+        """Before a run, forget also the outputs of an earlier one that the form no longer asks for."""
+        super().makePathsAndClean()
+        asked, known = self.getPossibleOutputs() or {}, self._possibleOutputs or {}
+        self._forgetOutputs(*[name for name in known if name not in asked and hasattr(self, name)])
+
     # --------------------------- DEFINE param functions ----------------------
     def _addSetting(self, parent, key: str, *labels: str, more: str = '', **kwargs) -> None:
         """Add a setting of the engine to a form, a line or a group: kind, default and help come from the engine.
@@ -82,6 +88,17 @@ class ProtCryogemBase(EMProtocol):
         with open(stamp, 'w', encoding='utf-8') as file:
             file.write(text)
         return False
+
+    def _forgetOutputs(self, *names: str) -> None:
+        """Remove the outputs `names` of an earlier run."""
+        for name, output in list(self.iterOutputAttributes()):
+            if name in names:
+                self.deleteOutput(output)
+
+    def _forgetAllOutputs(self) -> None:
+        """Remove the outputs of an earlier run, which are about to be made anew, and what they were related to."""
+        self._forgetOutputs(*[name for name, _ in self.iterOutputAttributes()])
+        self.mapper.deleteRelations(self)
 
     # --------------------------- INFO functions ------------------------------
     def _validate(self):

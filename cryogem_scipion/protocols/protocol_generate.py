@@ -11,6 +11,7 @@ from cryogem_scipion.constants import TRAINED_MODEL
 from cryogem_scipion.convert import computeDigest
 from cryogem_scipion.protocols.protocol_micrographs import ProtCryogemMicrographs
 from cryogem_scipion.protocols.protocol_simulate import SIMULATION
+from cryogem_scipion.protocols.protocol_train import ProtCryogemTrain
 
 _CHOICES = (TRAINED_MODEL, *NOISE_MODELS)
 
@@ -84,10 +85,17 @@ class ProtCryogemGenerate(ProtCryogemMicrographs):
         if errors or simulation is None or model is None or not self._usesModel():
             return errors
         pixelSize = simulation.outputMicrographs.getSamplingRate()
-        if abs(model.getPixelSize() / pixelSize - 1) > 0.01:
+        if model.getPixelSize() and abs(model.getPixelSize() / pixelSize - 1) > 0.01:
             errors.append(f'*Model* was trained at {model.getPixelSize():.3f} Å/px, the *Simulation* has '
                           f'{pixelSize:.3f} Å/px; choose a model of this simulation.')
         return errors
+
+    def _warnings(self):
+        model = self.inputModel.get()
+        if not self._usesModel() or model is None or model.getPixelSize():
+            return []
+        return ['*Model* does not say for which pixel size it was trained; make sure that it was that of the '
+                '*Simulation*.']
 
     def _methods(self):
         if not self.isFinished():
@@ -104,6 +112,16 @@ class ProtCryogemGenerate(ProtCryogemMicrographs):
     def getGeneratedFolder(self) -> str:
         """Return the folder in which the engine leaves the micrographs."""
         return self._getExtraPath('generated')
+
+    def getOutputFolder(self) -> str:
+        """Return the folder of the engine with the micrographs, as every protocol that makes some calls it."""
+        return self.getGeneratedFolder()
+
+    def getSeenMicrographNames(self) -> set[str]:
+        """Return the names of the real micrographs that something was learned from on the way to this run."""
+        simulation, training = self._getSimulation(), self.inputModel.getObjValue()
+        names = simulation.getSeenMicrographNames() if simulation is not None else set()
+        return names | (training.getSeenMicrographNames() if isinstance(training, ProtCryogemTrain) else set())
 
     def _usesModel(self) -> bool:
         return self.getEnumText('noise') == TRAINED_MODEL

@@ -33,6 +33,14 @@ class ProtCryogemMicrographs(ProtCryogemBase):
     _possibleOutputs = {MICROGRAPHS: SetOfMicrographs, COORDINATES: SetOfCoordinates, CTFS: SetOfCTF,
                         PARTICLES: SetOfParticles, CLEAN_PARTICLES: SetOfParticles}
 
+    def getOutputFolder(self) -> str:
+        """Return the folder of the engine with the micrographs."""
+        raise NotImplementedError
+
+    def getSeenMicrographNames(self) -> set[str]:
+        """Return the names of the real micrographs that something was learned from on the way to this run."""
+        raise NotImplementedError
+
     def getPossibleOutputs(self):
         """Return the outputs of a run with the current parameters, by name."""
         missing = set(_STACKS) - set(self._getStacks())

@@ -303,6 +303,15 @@ class ProtCryogemSimulate(ProtCryogemMicrographs):
         """Return the folder in which the engine leaves the simulation, for train and generate."""
         return self._getExtraPath('dataset')
 
+    def getOutputFolder(self) -> str:
+        """Return the folder of the engine with the micrographs, as every protocol that makes some calls it."""
+        return self.getDatasetFolder()
+
+    def getSeenMicrographNames(self) -> set[str]:
+        """Return the names of the real micrographs that were measured."""
+        micSet = self.getInputMicrographs()
+        return set() if micSet is None else {mic.getMicName() for mic in micSet}
+
     def getMicrographFolder(self) -> str:
         """Return the folder with links to the real micrographs."""
         return self._getExtraPath('micrographs')

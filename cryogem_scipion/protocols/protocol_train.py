@@ -10,8 +10,8 @@ from pyworkflow.protocol import params
 
 from cryogem.config import TrainConfig
 from cryogem.io.files import read_json
-from cryogem_scipion.convert import computeDigest, getPattern, linkMicrographs, readManifest
-from cryogem_scipion.engine import runCryogem
+from cryogem_scipion.convert import computeDigest, getPattern, linkMicrographs
+from cryogem_scipion.engine import runCryogem, tellInOneSentence
 from cryogem_scipion.objects import CryogemModel
 from cryogem_scipion.protocols.protocol_base import ProtCryogemBase
 from cryogem_scipion.protocols.protocol_simulate import SIMULATION
@@ -67,11 +67,13 @@ class ProtCryogemTrain(ProtCryogemBase):
         self._insertFunctionStep(self.createOutputStep, inputs, settings, needsGPU=False)
 
     # --------------------------- STEPS functions -----------------------------
+    @tellInOneSentence
     def convertInputStep(self, inputs):
         if self.inputMicrographs.get() is not None:
             linked = linkMicrographs(self.inputMicrographs.get(), self._getExtraPath('micrographs'))
             self.info(f'{len(linked)} real micrographs')
 
+    @tellInOneSentence
     def trainStep(self, inputs, settings):
         values = json.loads(settings)
         fixed = json.dumps({key: value for key, value in values.items() if key not in _BUDGET})
@@ -90,16 +92,14 @@ class ProtCryogemTrain(ProtCryogemBase):
             'continue': self._startOrContinue(self.getModelFolder(), inputs, fixed),
         })
 
+    @tellInOneSentence
     def createOutputStep(self, inputs, settings):
-        dataset = self._getSimulation().getDatasetFolder()
-        model = CryogemModel(path=self.getModelFolder(), pixelSize=readManifest(dataset)['pixel_size'],
-                             preset=json.loads(settings)['preset'], steps=self._countSteps())
+        model = CryogemModel.fromFolder(self.getModelFolder())
+        self._forgetAllOutputs()
         self._defineOutputs(**{MODEL: model})
         for source in self._getSources():
             self._defineSourceRelation(source, Pointer(self, extended=MODEL))
-        self._keepSummary(f'*{model.getPreset()}* model after *{model.getSteps()}* steps, '
-                          f'for micrographs of *{model.getPixelSize():.3g} Å/px*',
-                          f'Losses and samples: {self.getModelFolder()}')
+        self._keepSummary(*model.describe(), f'Losses and samples: {self.getModelFolder()}')
 
     # --------------------------- INFO functions ------------------------------
     def _validateInputs(self):
@@ -127,6 +127,12 @@ class ProtCryogemTrain(ProtCryogemBase):
     def getModelFolder(self) -> str:
         """Return the folder of the model."""
         return self._getExtraPath('model')
+
+    def getSeenMicrographNames(self) -> set[str]:
+        """Return the names of the real micrographs that were learned from."""
+        micSet, simulation = self.inputMicrographs.get(), self._getSimulation()
+        names = simulation.getSeenMicrographNames() if simulation is not None else set()
+        return names if micSet is None else names | {mic.getMicName() for mic in micSet}
 
     def _describeTrainingInputs(self) -> str:
         """Return the inputs and the content of the simulation: made anew it is another input."""

@@ -14,14 +14,22 @@ from pyworkflow.protocol import params
 from pyworkflow.tests import BaseTest, setupTestProject
 
 import cryogem_scipion
-from cryogem.config import GenerateConfig, SimulateConfig, TrainConfig, default_of
+from cryogem.config import default_of
 from cryogem_scipion import engine
 from cryogem_scipion.constants import CRYOGEM_ENV_ACTIVATION
 from cryogem_scipion.convert import collectSettings
-from cryogem_scipion.protocols import ProtCryogemGenerate, ProtCryogemSimulate, ProtCryogemTrain
+from cryogem_scipion.protocols import (
+    ProtCryogemEvaluate,
+    ProtCryogemExportModel,
+    ProtCryogemGenerate,
+    ProtCryogemImportModel,
+    ProtCryogemSimulate,
+    ProtCryogemTrain,
+)
 from cryogem_scipion.tests.data import makeSyntheticData, writePicks
 
-PROTOCOLS = (ProtCryogemSimulate, ProtCryogemTrain, ProtCryogemGenerate)
+PROTOCOLS = (ProtCryogemSimulate, ProtCryogemTrain, ProtCryogemGenerate, ProtCryogemEvaluate, ProtCryogemImportModel,
+             ProtCryogemExportModel)
 
 
 class TestCryogemForms(BaseTest):
@@ -65,8 +73,8 @@ class TestCryogemForms(BaseTest):
                     self.assertTrue(param.getLabel() and param.getHelp(), f'{protocolClass.__name__}.{name}')
 
     def test_an_untouched_form_asks_for_the_defaults_of_the_engine(self):
-        for protocolClass, configClass in zip(PROTOCOLS, (SimulateConfig, TrainConfig, GenerateConfig), strict=True):
-            protocol = self.newProtocol(protocolClass)
+        for protocolClass in PROTOCOLS:
+            protocol, configClass = self.newProtocol(protocolClass), protocolClass._configClass
             for key, value in collectSettings(protocol, configClass, protocol._settingKeys).items():
                 default = default_of(configClass, key)
                 self.assertEqual(value, list(default) if isinstance(default, tuple) else default, key)

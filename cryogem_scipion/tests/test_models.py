@@ -1,0 +1,158 @@
+"""Models go out of a project and into another, published ones too; evaluate compares generated sets with real ones."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from pyworkflow.object import RELATION_SOURCE, Pointer
+from pyworkflow.protocol import MODE_RESUME
+
+from cryogem.io.files import read_json, write_json
+from cryogem_scipion.objects import CryogemModel
+from cryogem_scipion.protocols import (
+    ProtCryogemEvaluate,
+    ProtCryogemExportModel,
+    ProtCryogemImportModel,
+    ProtCryogemTrain,
+)
+from cryogem_scipion.tests.data import makeSyntheticData
+from cryogem_scipion.tests.in_process import InProcess
+from cryogem_scipion.tests.test_chain import ChainTest
+
+# In a process of its own: nothing of the plugin, and so of its tests, imports torch.
+_WRITE_PUBLISHED = """
+import sys, torch
+from cryogem.translation.generator import PaperGenerator
+torch.save({'module.' + key: value for key, value in PaperGenerator(5, 4).state_dict().items()}, sys.argv[1])
+"""
+
+
+class TestCryogemModels(InProcess, ChainTest):
+    """A model of a few steps, a generated micrograph, and what is done with them."""
+
+    @classmethod
+    def setUpClass(cls):
+        cls.prepareProject()
+        cls.specimen = makeSyntheticData(Path(cls.folder), number=2)
+        cls.importData()
+        cls.simulate = cls.runSimulate(nMicrographs=1)
+        cls.train = cls.newProtocol(ProtCryogemTrain, useGpu=False, maxSteps=2, cropSize=64, batchSize=1)
+        cls.linkInput(cls.train, 'inputSimulation', cls.simulate, 'outputSimulation')
+        cls.generate = cls.newGenerate('measured', nMicrographs=2)
+        for protocol in (cls.train, cls.generate):
+            cls.launchProtocol(protocol)
+        cls.published = os.path.join(cls.folder, 'latest_net_G.pth')
+        subprocess.run([sys.executable, '-c', _WRITE_PUBLISHED, cls.published], check=True)
+
+    def newExport(self, folder, **values):
+        protocol = self.newProtocol(ProtCryogemExportModel, exportFolder=folder, **values)
+        self.linkInput(protocol, 'inputModel', self.train, 'outputModel')
+        return protocol
+
+    def newEvaluate(self, *generated):
+        protocol = self.newProtocol(ProtCryogemEvaluate, useGpu=False)
+        protocol.inputGenerated.set([Pointer(run, extended='outputMicrographs') for run in generated])
+        self.linkInput(protocol, 'inputMicrographs', self.importMics, 'outputMicrographs')
+        return protocol
+
+    def test_an_exported_model_is_imported_with_its_card_and_generates(self):
+        folder = os.path.join(self.folder, 'exported', 'model')
+        exported = self.newExport(folder)
+        self.launchProtocol(exported)
+        self.assertEqual([name for name in os.listdir(folder) if name.startswith(('checkpoint', '.'))], [])
+        self.assertIn(folder, exported.summary()[0])
+
+        imported = self.newProtocol(ProtCryogemImportModel, modelFolder=folder)
+        self.launchProtocol(imported)
+        shutil.rmtree(folder)                           # the project does not depend on it
+        self.assertEqual(imported.outputModel.getCard(), self.train.outputModel.getCard())
+        self.assertEqual(str(imported.outputModel), str(self.train.outputModel))
+        self.assertIn('after *2* steps', ' '.join(imported.summary()))
+        made = self.newGenerate('trained model', nMicrographs=1, seed=7)
+        self.linkInput(made, 'inputModel', imported, 'outputModel')
+        self.launchProtocol(made)
+        self.assertSetSize(made.outputMicrographs, 1)
+
+    def test_nothing_is_overwritten_by_an_export_and_continue_after_it_does_nothing(self):
+        folder = os.path.join(self.folder, 'occupied')
+        os.mkdir(folder)
+        Path(folder, 'thesis.txt').touch()
+        self.assertIn('holds something already', '\n'.join(self.newExport(folder).validate()))
+        self.assertIn('*Folder* is empty', '\n'.join(self.newExport('').validate()))
+        again = self.newExport(os.path.join(self.folder, 'again'))
+        self.launchProtocol(again)
+        again.runMode.set(MODE_RESUME)
+        self.launchProtocol(again)
+        self.assertTrue(again.isFinished())
+
+    def test_a_model_whose_weights_are_not_those_of_its_card_is_refused(self):
+        folder = os.path.join(self.folder, 'damaged')
+        shutil.copytree(self.train.outputModel.getPath(), folder)
+        protocol = self.newProtocol(ProtCryogemImportModel, modelFolder=folder)
+        self.assertEqual(protocol.validate(), [])
+        write_json(Path(folder, 'card.json'), {**read_json(Path(folder, 'card.json'), ''), 'weights_sha256': '0'})
+        self.assertIn('other weights than its card says', '\n'.join(protocol.validate()))
+        os.unlink(os.path.join(folder, 'weights.pt'))
+        self.assertIn('no readable weights.pt', '\n'.join(protocol.validate()))
+        os.unlink(os.path.join(folder, 'card.json'))
+        self.assertIn('has no readable card.json', '\n'.join(protocol.validate()))
+
+    def test_a_published_checkpoint_becomes_a_model_of_the_pixel_size_that_is_said(self):
+        protocol = self.newProtocol(ProtCryogemImportModel, importFrom=1, checkpoint=self.published, pixelSize=3.5)
+        self.launchProtocol(protocol)
+        model = protocol.outputModel
+        self.assertEqual((model.getPixelSize(), model.getPreset(), model.getSteps()), (3.5, 'paper', None))
+        self.assertIn('latest_net_G.pth', ' '.join(protocol.summary()))
+        generate = self.newGenerate('trained model')
+        self.linkInput(generate, 'inputModel', protocol, 'outputModel')
+        self.assertIn('was trained at 3.500 Å/px', '\n'.join(generate.validate()))
+
+    def test_a_checkpoint_without_a_pixel_size_is_warned_of_here_and_in_generate(self):
+        protocol = self.newProtocol(ProtCryogemImportModel, importFrom=1, checkpoint=self.published)
+        self.assertIn('*Pixel size (Å/px)* is empty', '\n'.join(protocol.warnings()))
+        self.launchProtocol(protocol)
+        generate = self.newGenerate('trained model')
+        self.linkInput(generate, 'inputModel', protocol, 'outputModel')
+        self.assertEqual(generate.validate(), [])
+        self.assertIn('for which pixel size', '\n'.join(generate.warnings()))
+
+    def test_a_file_that_is_no_checkpoint_ends_in_one_sentence(self):
+        wrong = os.path.join(self.folder, 'wrong.pth')
+        Path(wrong).write_text('no weights', encoding='utf-8')
+        protocol = self.newProtocol(ProtCryogemImportModel, importFrom=1, checkpoint=wrong)
+        self.proj.launchProtocol(protocol, wait=True)           # a process of its own has a run.stderr
+        self.assertTrue(protocol.isFailed())
+        self.assertIn('is damaged or holds more than tensors', protocol.getErrorMessage())
+        self.assertNotIn('exit status', protocol.getErrorMessage())
+
+    def test_what_is_imported_must_be_said_and_exist(self):
+        for values, expected in (({}, '*Model folder* is empty'), ({'importFrom': 1}, '*Checkpoint* is empty'),
+                                 ({'modelFolder': '/nowhere'}, '/nowhere does not exist')):
+            errors = '\n'.join(self.newProtocol(ProtCryogemImportModel, **values).validate())
+            self.assertIn(expected, errors)
+
+    def test_evaluate_compares_with_real_micrographs_and_says_numbers(self):
+        protocol = self.newEvaluate(self.generate)
+        self.launchProtocol(protocol)
+        self.assertTrue(protocol.isFinished(), protocol.getErrorMessage())
+        self.assertTrue(os.path.exists(protocol.outputEvaluation.getGallery()))
+        self.assertTrue(protocol.outputEvaluation.getReport())
+        self.assertIn('*2* generated against *2* real micrographs', ' '.join(protocol.summary()))
+        self.assertIn(('outputMicrographs', 'outputEvaluation'), self.getRelated(protocol, RELATION_SOURCE))
+
+    def test_evaluate_warns_of_real_micrographs_that_were_learned_from(self):
+        self.assertIn('2 of 2 were used to make', '\n'.join(self.newEvaluate(self.generate).warnings()))
+
+    def test_evaluate_refuses_micrographs_that_are_not_generated(self):
+        errors = '\n'.join(self.newEvaluate(self.generate, self.importMics).validate())
+        self.assertIn('number 2 are none of *cryogem - generate*', errors)
+
+
+class TestCryogemModelObject(ChainTest):
+    """What a model says of itself where its card says little."""
+
+    def test_an_unknown_pixel_size_and_number_of_steps_are_said(self):
+        self.assertEqual(str(CryogemModel(path='x', preset='paper')),
+                         'CryogemModel (paper, steps unknown, pixel size unknown)')
