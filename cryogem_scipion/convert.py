@@ -1,4 +1,4 @@
-"""The border post between Scipion and the engine: form -> settings, sets -> files, files -> sets. No numerics."""
+"""The border post between Scipion and the engine: form -> settings, sets -> files; outputs.py goes the other way."""
 
 import dataclasses
 import glob
@@ -14,14 +14,13 @@ import mrcfile
 import numpy as np
 import pyworkflow.utils as pwutils
 from pwem.emlib.image import ImageHandler
-from pwem.objects import Acquisition, Coordinate, CTFModel, Micrograph, Particle, SetOfParticles, Transform
-from pyworkflow.object import Integer
+from pwem.objects import Acquisition, Coordinate, CTFModel, Micrograph, Particle, SetOfParticles
 
 from cryogem.config import Config, build_config, key_of
-from cryogem.conventions import euler_to_matrix, matrix_to_euler
+from cryogem.conventions import matrix_to_euler
 from cryogem.errors import ConfigError
 from cryogem.io.files import read_json
-from cryogem.io.star import read_tables, write_tables
+from cryogem.io.star import write_tables
 
 # Settings that are two numbers in the engine are two parameters in a form.
 _PAIRS = {'defocus_range': ('defocusMin', 'defocusMax'),
@@ -280,87 +279,11 @@ def getPattern(folder: str) -> str:
     return os.path.join(glob.escape(folder), '*')
 
 
-# --------------------------- files -> sets ---------------------------
-
-def copyAcquisition(source: Acquisition) -> Acquisition:
-    """Return a copy without RELION's optics groups: those describe the real micrographs and would win over ours."""
-    acquisition = Acquisition()
-    acquisition.copyInfo(source)
-    acquisition.opticsGroupInfo.set(None)
-    return acquisition
-
-
-def fillMicrographs(micSet, folder: str) -> dict[str, Micrograph]:
-    """Append the micrographs of an output folder to a set; return them by their name in its tables."""
-    mics = {}
-    table = read_tables(Path(folder, 'micrographs.star'))['micrographs']
-    for objId, name in enumerate(table['rlnMicrographName'], 1):
-        mic = Micrograph()
-        mic.setObjId(objId)
-        mic.setLocation(os.path.join(folder, name))
-        mic.setMicName(os.path.basename(name))
-        micSet.append(mic)
-        mics[name] = mic.clone()
-    return mics
-
-
-def fillCtfs(ctfSet, mics: dict[str, Micrograph], folder: str) -> None:
-    """Append the CTF of each micrograph of an output folder to a set."""
-    table = read_tables(Path(folder, 'micrographs.star'))['micrographs']
-    hasPhaseShift = _hasPhaseShift(table)
-    for row in table.to_dict('records'):
-        ctf = makeCtf(row, hasPhaseShift)
-        ctf.setMicrograph(mics[row['rlnMicrographName']])       # gives the CTF the micrograph's id
-        ctfSet.append(ctf)
-
-
-def fillCoordinates(coordinateSet, mics: dict[str, Micrograph], folder: str) -> None:
-    """Append the pickable particles of each micrograph of an output folder to a set."""
-    for name, mic in mics.items():
-        tables = read_tables(Path(folder, 'coordinates', pwutils.removeBaseExt(name) + '.star'))
-        table = next(iter(tables.values()))
-        for x, y in zip(table['rlnCoordinateX'], table['rlnCoordinateY'], strict=True):
-            coordinateSet.append(makeCoordinate(x, y, mic))
-
-
-def fillParticles(particleSet, mics: dict[str, Micrograph], folder: str, starName: str) -> None:
-    """Append the particles of a stack of an output folder to a set, with pose, CTF, coordinate and random subset."""
-    tables = read_tables(Path(folder, starName))
-    pixelSize = float(tables['optics']['rlnImagePixelSize'].iloc[0])
-    hasPhaseShift = _hasPhaseShift(tables['particles'])
-    for row in tables['particles'].to_dict('records'):
-        particle = Particle()
-        index, stack = row['rlnImageName'].split('@')
-        particle.setLocation(int(index), os.path.join(folder, stack))
-        mic = mics[row['rlnMicrographName']]
-        particle.setCoordinate(makeCoordinate(row['rlnCoordinateX'], row['rlnCoordinateY'], mic))
-        particle.setMicId(mic.getObjId())
-        particle.setCTF(makeCtf(row, hasPhaseShift))            # bare: its micrograph would add a dozen columns
-        particle.setTransform(makeTransform(row, pixelSize))
-        particle.setClassId(int(row.get('rlnClassNumber', 1)))  # the conformer
-        particle._rlnRandomSubset = Integer(int(row['rlnRandomSubset']))
-        particleSet.append(particle)
-
+# --------------------------- small things ---------------------------
 
 def readManifest(folder: str) -> dict[str, Any]:
     """Return what the engine says of a finished output folder: pixel_size (Å/px), box_size (px), shape and more."""
     return read_json(Path(folder, 'manifest.json'), 'output')
-
-
-def makeCoordinate(x: float, y: float, mic: Micrograph) -> Coordinate:
-    """Return a coordinate; Scipion truncates to integers, so it is rounded here."""
-    coordinate = Coordinate(x=round(x), y=round(y))
-    coordinate.setMicrograph(mic)
-    return coordinate
-
-
-def makeCtf(row: dict[str, Any], hasPhaseShift: bool) -> CTFModel:
-    """Return the CTF of a row with RELION's names; all items of a set have a phase shift or none has."""
-    ctf = CTFModel()
-    ctf.setStandardDefocus(float(row['rlnDefocusU']), float(row['rlnDefocusV']), float(row['rlnDefocusAngle']))
-    if hasPhaseShift:
-        ctf.setPhaseShift(float(row['rlnPhaseShift']))
-    return ctf
 
 
 def copyCtf(source: CTFModel) -> CTFModel:
@@ -370,15 +293,3 @@ def copyCtf(source: CTFModel) -> CTFModel:
     if source.hasPhaseShift():
         ctf.setPhaseShift(source.getPhaseShift())
     return ctf
-
-
-def makeTransform(row: dict[str, Any], pixelSize: float) -> Transform:
-    """Return the pose of a row with RELION's names as Scipion keeps it: inv([R | t]), x_image = R x_volume + t, px."""
-    forward = np.eye(4)
-    forward[:3, :3] = euler_to_matrix(np.array([row['rlnAngleRot'], row['rlnAngleTilt'], row['rlnAnglePsi']]))
-    forward[:2, 3] = -np.array([row['rlnOriginXAngst'], row['rlnOriginYAngst']]) / pixelSize
-    return Transform(np.linalg.inv(forward))
-
-
-def _hasPhaseShift(table) -> bool:
-    return 'rlnPhaseShift' in table and bool((table['rlnPhaseShift'] != 0).any())

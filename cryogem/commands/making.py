@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from cryogem.config import GenerateConfig, SimulateConfig, describe_run
+from cryogem.dataset import layout
 from cryogem.dataset.production import Maker, produce
 from cryogem.dataset.reader import read_record
 from cryogem.dataset.writer import finish_dataset, is_finished, start_dataset, write_specimen
 from cryogem.imaging.calibration import Calibration
+from cryogem.io.files import write_json
 from cryogem.records import Micrograph, name_micrograph
 from cryogem.specimen.ensemble import Ensemble
 
@@ -31,6 +33,7 @@ def make_dataset(
     description = describe_run(command, config)
     start_dataset(output, description)
     write_specimen(output, ensemble, calibration)
+    write_json(output / layout.OUTLINE, {'box_size': box_size})
     names = [name_micrograph(config.prefix, index) for index in range(config.n_micrographs)]
     missing = [index for index, name in enumerate(names) if not is_finished(output, name)]
     produce(build_maker, arguments, missing, len(names), config.workers)

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 CONFIG, MANIFEST, CALIBRATION = 'config.json', 'manifest.json', 'calibration.json'
+OUTLINE = 'outline.json'                    # what is known before the first micrograph
 MICROGRAPHS_STAR, PARTICLES_STAR, OTHERS_STAR = 'micrographs.star', 'particles.star', 'particles_other.star'
 COORDINATES_TEXT = 'coordinates.txt'
 STACK, CLEAN_STACK, CLEAN_PARTICLES_STAR = 'particles.mrcs', 'clean_particles.mrcs', 'clean_particles.star'

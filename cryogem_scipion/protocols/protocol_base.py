@@ -90,15 +90,22 @@ class ProtCryogemBase(EMProtocol):
         return False
 
     def _forgetOutputs(self, *names: str) -> None:
-        """Remove the outputs `names` of an earlier run."""
+        """Remove the outputs `names` of an earlier run and what they were related to."""
         for name, output in list(self.iterOutputAttributes()):
             if name in names:
                 self.deleteOutput(output)
+        relations = [dict(row) for row in self.getRelations()]
+        self.mapper.deleteRelations(self)
+        for one in relations:
+            isOwn = one['object_parent_id'] == self.getObjId() and one['object_parent_extended'] in names
+            if not isOwn and one['object_child_extended'] not in names:
+                self.mapper.insertRelationData(one['name'], one['parent_id'], one['object_parent_id'],
+                                               one['object_child_id'], one['object_parent_extended'],
+                                               one['object_child_extended'])
 
     def _forgetAllOutputs(self) -> None:
-        """Remove the outputs of an earlier run, which are about to be made anew, and what they were related to."""
+        """Remove all outputs of an earlier run, which are about to be made anew."""
         self._forgetOutputs(*[name for name, _ in self.iterOutputAttributes()])
-        self.mapper.deleteRelations(self)
 
     # --------------------------- INFO functions ------------------------------
     def _validate(self):

@@ -9,6 +9,7 @@ from pyworkflow.protocol import params
 from cryogem.config import NOISE_MODELS, GenerateConfig
 from cryogem_scipion.constants import TRAINED_MODEL
 from cryogem_scipion.convert import computeDigest
+from cryogem_scipion.engine import tellInOneSentence
 from cryogem_scipion.protocols.protocol_micrographs import ProtCryogemMicrographs
 from cryogem_scipion.protocols.protocol_simulate import SIMULATION
 from cryogem_scipion.protocols.protocol_train import ProtCryogemTrain
@@ -65,18 +66,17 @@ class ProtCryogemGenerate(ProtCryogemMicrographs):
         self._insertFunctionStep(self.createOutputStep, inputs, settings, needsGPU=False)
 
     # --------------------------- STEPS functions -----------------------------
+    @tellInOneSentence
     def generateStep(self, inputs, settings):
-        self._runMaker('generate', self.getGeneratedFolder(), {
+        self._runMaker('generate', {
             **json.loads(settings),
             'dataset': self._getSimulation().getDatasetFolder(),
             'model': self._getModelText(),
         }, inputs)
 
+    @tellInOneSentence
     def createOutputStep(self, inputs, settings):
-        simulation = self._getSimulation()
-        sources = [Pointer(simulation, extended=SIMULATION)]
-        sources += [self.inputModel] if self._usesModel() else []
-        self._createOutputs(self.getGeneratedFolder(), simulation.outputMicrographs.getAcquisition(), sources)
+        self._createOutputs()
 
     # --------------------------- INFO functions ------------------------------
     def _validateInputs(self):
@@ -112,6 +112,13 @@ class ProtCryogemGenerate(ProtCryogemMicrographs):
     def getGeneratedFolder(self) -> str:
         """Return the folder in which the engine leaves the micrographs."""
         return self._getExtraPath('generated')
+
+    def _getAcquisition(self):
+        return self._getSimulation().outputMicrographs.getAcquisition()
+
+    def _getSources(self) -> list[Pointer]:
+        simulation = Pointer(self._getSimulation(), extended=SIMULATION)
+        return [simulation, self.inputModel] if self._usesModel() else [simulation]
 
     def getOutputFolder(self) -> str:
         """Return the folder of the engine with the micrographs, as every protocol that makes some calls it."""

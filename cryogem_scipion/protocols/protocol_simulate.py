@@ -20,6 +20,7 @@ from cryogem_scipion.convert import (
     writeCtfs,
     writeParticles,
 )
+from cryogem_scipion.engine import tellInOneSentence
 from cryogem_scipion.objects import CryogemSimulation
 from cryogem_scipion.protocols.protocol_micrographs import ProtCryogemMicrographs
 
@@ -147,21 +148,23 @@ class ProtCryogemSimulate(ProtCryogemMicrographs):
         self._insertFunctionStep(self.createOutputStep, inputs, said, needsGPU=False)
 
     # --------------------------- STEPS functions -----------------------------
+    @tellInOneSentence
     def convertInputStep(self, inputs):
         self.writeEngineInputs(self._getExtraPath())
 
+    @tellInOneSentence
     def simulateStep(self, inputs, said):
-        self._runMaker('simulate', self.getDatasetFolder(), self.getEngineValues(self._getExtraPath()), inputs)
+        self._runMaker('simulate', self.getEngineValues(self._getExtraPath()), inputs)
 
+    @tellInOneSentence
     def createOutputStep(self, inputs, said):
-        sources = [pointer for pointer in (self.inputVolumes, self.inputCoordinates, self._getMicrographPointer(),
-                                           self.inputCTF) if pointer.get() is not None]
-        self._createOutputs(self.getDatasetFolder(), self._getMicrographPointer().get().getAcquisition(), sources)
+        self._createOutputs()
         micSet = self.outputMicrographs
         simulation = CryogemSimulation(path=self.getDatasetFolder(), pixelSize=micSet.getSamplingRate(),
                                        size=micSet.getSize())
+        self._forgetOutputs(SIMULATION)
         self._defineOutputs(**{SIMULATION: simulation})
-        for source in sources:
+        for source in self._getSources():
             self._defineSourceRelation(source, Pointer(self, extended=SIMULATION))
 
     # --------------------------- INFO functions ------------------------------
@@ -319,6 +322,13 @@ class ProtCryogemSimulate(ProtCryogemMicrographs):
     def getInputMicrographs(self):
         """Return the real micrographs, given or those of the picks; None if there are none yet."""
         return self._getMicrographPointer().get()
+
+    def _getAcquisition(self):
+        return self.getInputMicrographs().getAcquisition()
+
+    def _getSources(self) -> list[Pointer]:
+        pointers = (self.inputVolumes, self.inputCoordinates, self._getMicrographPointer(), self.inputCTF)
+        return [pointer for pointer in pointers if pointer.get() is not None]
 
     def _getMicrographPointer(self) -> Pointer:
         coordinates = self.inputCoordinates.get()

@@ -1,4 +1,4 @@
-"""The border between Scipion and the engine: sets become files and files become sets without losing a number."""
+"""The border between Scipion and the engine: sets become files without losing a number."""
 
 import os
 import shutil
@@ -8,54 +8,10 @@ from pathlib import Path
 
 import mrcfile
 import numpy as np
-from pwem.objects import (
-    Acquisition,
-    Coordinate,
-    CTFModel,
-    Micrograph,
-    SetOfCoordinates,
-    SetOfCTF,
-    SetOfMicrographs,
-    SetOfParticles,
-    Volume,
-)
+from pwem.objects import Acquisition, Coordinate, CTFModel, Micrograph, SetOfCTF, Volume
 
-from cryogem.io.star import read_coordinates, read_tables, write_tables
+from cryogem.io.star import read_coordinates, read_tables
 from cryogem_scipion import convert
-
-
-def readItems(setClass, path: str) -> list:
-    """Return copies of the items of a set on disk, in order."""
-    itemSet = setClass(filename=path)                   # named: it closes its file when it is collected
-    return [item.clone() for item in itemSet]
-
-
-class TestPoses(unittest.TestCase):
-    """Scipion keeps inv([R | t]) with x_image = R x_volume + t."""
-
-    def makeMatrix(self, rot=0.0, tilt=0.0, psi=0.0, originX=0.0, originY=0.0):
-        row = {'rlnAngleRot': rot, 'rlnAngleTilt': tilt, 'rlnAnglePsi': psi,
-               'rlnOriginXAngst': originX, 'rlnOriginYAngst': originY}
-        return convert.makeTransform(row, pixelSize=2.0).getMatrix()
-
-    def test_pose_without_rotation_moves_by_the_origin_in_pixels(self):
-        expected = np.eye(4)
-        expected[:2, 3] = (1.5, -2.0)                   # the inverse of t = -origin / pixel size
-        np.testing.assert_allclose(self.makeMatrix(originX=3.0, originY=-4.0), expected, atol=1e-12)
-
-    def test_a_quarter_turn_in_plane_takes_x_of_the_image_to_y_of_the_map(self):
-        expected = np.array([[0, -1, 0], [1, 0, 0], [0, 0, 1]])
-        np.testing.assert_allclose(self.makeMatrix(psi=90)[:3, :3], expected, atol=1e-12)
-
-    def test_a_tilt_takes_the_beam_to_x_of_the_map(self):
-        np.testing.assert_allclose(self.makeMatrix(tilt=90)[:3, 2], (1, 0, 0), atol=1e-12)
-
-    def test_scipion_reads_back_the_euler_angles(self):
-        from pwem.convert.transformations import euler_from_matrix
-        for angles in ((10, 20, 30), (-100, 140, 5), (170, 90, -60)):
-            matrix = np.linalg.inv(self.makeMatrix(*angles))
-            found = -np.rad2deg(euler_from_matrix(matrix, axes='szyz'))
-            np.testing.assert_allclose(np.cos(np.deg2rad(found - angles)), 1, atol=1e-9)
 
 
 class TestSets(unittest.TestCase):
@@ -174,116 +130,3 @@ class TestSets(unittest.TestCase):
                 np.testing.assert_array_equal(file.data, density)
                 self.assertAlmostEqual(float(file.voxel_size.x), pixelSize, places=5)
         self.assertEqual(float(mrcfile.open(path).voxel_size.x), 1.0)
-
-
-class TestOutputFolder(unittest.TestCase):
-    """The tables of an output folder of the engine, read into sets."""
-
-    PIXEL_SIZE = 2.0
-
-    @classmethod
-    def setUpClass(cls):
-        cls.folder = tempfile.mkdtemp(prefix='cryogem_output_')
-        cls.addClassCleanup(shutil.rmtree, cls.folder)
-        cls.names = ['micrographs/m_1.mrc', 'micrographs/m_2.mrc']
-        cls.phaseShifts = [0.0, 90.0]
-        random = np.random.default_rng(3)
-        cls.angles = random.uniform((-180, 0, -180), (180, 180, 180), (4, 3))
-        cls.writeFolder(Path(cls.folder))
-        cls.readSets()
-
-    @classmethod
-    def writeFolder(cls, folder):
-        for sub in ('micrographs', 'coordinates'):
-            (folder / sub).mkdir()
-        for name in cls.names:
-            mrcfile.write(folder / name, np.zeros((20, 30), np.float32), voxel_size=cls.PIXEL_SIZE)
-            write_tables(folder / 'coordinates' / (Path(name).stem + '.star'),
-                         {'': {'rlnCoordinateX': [5, 7], 'rlnCoordinateY': [6, 8]}})
-        ctf = {'rlnDefocusU': [21000.0, 18000.0], 'rlnDefocusV': [20000.0, 17000.0], 'rlnDefocusAngle': [170.0, 3.5],
-               'rlnPhaseShift': cls.phaseShifts, 'rlnOpticsGroup': [1, 1]}
-        optics = {'rlnOpticsGroup': [1], 'rlnMicrographPixelSize': [cls.PIXEL_SIZE]}
-        write_tables(folder / 'micrographs.star', {'optics': optics,
-                                                   'micrographs': {'rlnMicrographName': cls.names, **ctf}})
-        double = {key: [value for value in values for _ in range(2)] for key, values in ctf.items()}
-        particles = {
-            'rlnImageName': [f'{index:06d}@particles.mrcs' for index in range(1, 5)],
-            'rlnMicrographName': [name for name in cls.names for _ in range(2)],
-            'rlnCoordinateX': [5, 7, 5, 7], 'rlnCoordinateY': [6, 8, 6, 8],
-            'rlnOriginXAngst': [0.5, -0.5, 0.0, 0.25], 'rlnOriginYAngst': [0.0, 0.5, -0.75, 0.25],
-            'rlnAngleRot': cls.angles[:, 0], 'rlnAngleTilt': cls.angles[:, 1], 'rlnAnglePsi': cls.angles[:, 2],
-            'rlnRandomSubset': [1, 2, 1, 2], 'rlnClassNumber': [1, 1, 2, 1], **double}
-        optics = {**optics, 'rlnImagePixelSize': [cls.PIXEL_SIZE], 'rlnImageSize': [12]}
-        write_tables(folder / 'particles.star', {'optics': optics, 'particles': particles})
-        with mrcfile.new(folder / 'particles.mrcs', np.zeros((4, 12, 12), np.float32)) as file:
-            file.set_image_stack()
-
-    @classmethod
-    def readSets(cls):
-        def getPath(name):
-            return os.path.join(cls.folder, name)
-        mics, ctfs = SetOfMicrographs(filename=getPath('m.sqlite')), SetOfCTF(filename=getPath('ctf.sqlite'))
-        coordinates = SetOfCoordinates(filename=getPath('c.sqlite'))
-        particles = SetOfParticles(filename=getPath('p.sqlite'))
-        mics.setSamplingRate(cls.PIXEL_SIZE)
-        particles.setSamplingRate(cls.PIXEL_SIZE)
-        particles.setAlignmentProj()
-        byName = convert.fillMicrographs(mics, cls.folder)
-        convert.fillCtfs(ctfs, byName, cls.folder)
-        convert.fillCoordinates(coordinates, byName, cls.folder)
-        convert.fillParticles(particles, byName, cls.folder, 'particles.star')
-        for one in (mics, ctfs, coordinates, particles):
-            one.write()
-            one.close()
-        cls.mics = readItems(SetOfMicrographs, getPath('m.sqlite'))
-        cls.ctfs = readItems(SetOfCTF, getPath('ctf.sqlite'))
-        cls.coordinates = readItems(SetOfCoordinates, getPath('c.sqlite'))
-        cls.particles = readItems(SetOfParticles, getPath('p.sqlite'))
-
-    def test_micrographs_carry_name_file_and_pixel_size(self):
-        self.assertEqual([mic.getMicName() for mic in self.mics], ['m_1.mrc', 'm_2.mrc'])
-        for mic in self.mics:
-            self.assertTrue(os.path.exists(mic.getFileName()))
-            self.assertEqual(mic.getSamplingRate(), self.PIXEL_SIZE)
-
-    def test_ctfs_have_the_id_of_their_micrograph_and_keep_the_phase_shift_of_all(self):
-        names = [(ctf.getObjId(), ctf.getMicrograph().getMicName()) for ctf in self.ctfs]
-        self.assertEqual(names, [(1, 'm_1.mrc'), (2, 'm_2.mrc')])
-        self.assertEqual([ctf.getDefocus() for ctf in self.ctfs], [(21000, 20000, 170), (18000, 17000, 3.5)])
-        self.assertEqual([ctf.getPhaseShift() for ctf in self.ctfs], self.phaseShifts)
-
-    def test_coordinates_know_id_and_name_of_their_micrograph(self):
-        found = [(one.getPosition(), one.getMicId(), one.getMicName()) for one in self.coordinates]
-        self.assertEqual(found, [((5, 6), 1, 'm_1.mrc'), ((7, 8), 1, 'm_1.mrc'),
-                                 ((5, 6), 2, 'm_2.mrc'), ((7, 8), 2, 'm_2.mrc')])
-
-    def test_particles_carry_the_pose_of_the_table(self):
-        from cryogem.conventions import euler_to_matrix
-        for particle, angles in zip(self.particles, self.angles, strict=True):
-            forward = np.linalg.inv(particle.getTransform().getMatrix())
-            np.testing.assert_allclose(forward[:3, :3], euler_to_matrix(angles), atol=1e-6)
-        forward = np.linalg.inv(self.particles[0].getTransform().getMatrix())
-        np.testing.assert_allclose(forward[:3, 3], (-0.25, 0, 0), atol=1e-6)
-
-    def test_particles_carry_stack_place_ctf_class_and_subset(self):
-        last = self.particles[-1]
-        self.assertEqual(last.getLocation(), (4, os.path.join(self.folder, 'particles.mrcs')))
-        self.assertEqual(last.getCoordinate().getMicId(), 2)
-        self.assertEqual((last.getCTF().getDefocusU(), last.getCTF().getPhaseShift()), (18000, 90))
-        self.assertEqual([one._rlnRandomSubset.get() for one in self.particles], [1, 2, 1, 2])
-        self.assertEqual([one.getClassId() for one in self.particles], [1, 1, 2, 1])
-
-    def test_half_pixel_coordinates_are_rounded_not_truncated(self):
-        self.assertEqual(convert.makeCoordinate(10.7, 3.2, self.mics[0]).getPosition(), (11, 3))
-
-
-class TestAcquisition(unittest.TestCase):
-    """Optics groups of the real micrographs must not describe ours."""
-
-    def test_a_copy_has_the_microscope_but_no_optics_groups(self):
-        source = Acquisition(voltage=200.0, sphericalAberration=2.0, amplitudeContrast=0.07, magnification=50000)
-        source.opticsGroupInfo.set('stale')
-        copied = convert.copyAcquisition(source)
-        self.assertEqual((copied.getVoltage(), copied.getMagnification()), (200, 50000))
-        self.assertIsNone(copied.opticsGroupInfo.get())
-        self.assertEqual(source.opticsGroupInfo.get(), 'stale')

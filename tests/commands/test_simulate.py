@@ -15,8 +15,8 @@ from tests.commands.experiment import correlate, list_files, read_particles
 NAMES = ['simulated_00001', 'simulated_00002', 'simulated_00003']
 PER_MICROGRAPH = ['micrographs/{}.mrc', 'clean/{}.mrc', 'masks/{}.mrc', 'masks/{}.png', 'records/{}.json',
                   'coordinates/{}.star']
-PER_RUN = ['config.json', 'manifest.json', 'calibration.json', 'micrographs.star', 'coordinates.txt', 'particles.star',
-           'particles_other.star', 'specimen/volume_01.mrc', 'specimen/mask_01.mrc']
+PER_RUN = ['config.json', 'outline.json', 'manifest.json', 'calibration.json', 'micrographs.star', 'coordinates.txt',
+           'particles.star', 'particles_other.star', 'specimen/volume_01.mrc', 'specimen/mask_01.mrc']
 STACKS = ['particles.mrcs', 'clean_particles.mrcs', 'clean_particles.star']
 CTF_COLUMNS = {'rlnDefocusU', 'rlnDefocusV', 'rlnDefocusAngle', 'rlnPhaseShift'}
 PARTICLE_COLUMNS = CTF_COLUMNS | {
