@@ -29,7 +29,7 @@ def test_the_same_seed_gives_the_same_bytes_in_every_file_of_simulate(real_set, 
         runs.append(fingerprint(out))
 
     assert runs[0] == runs[1]
-    assert len(runs[0]) == 24
+    assert len(runs[0]) == 25
 
 
 def test_two_workers_give_the_same_bytes_as_one_in_simulate(real_set, simulated, tmp_path, fingerprint):
@@ -59,7 +59,7 @@ def test_a_micrograph_does_not_depend_on_how_many_there_are(simulated, three, tm
     five = fingerprint(generate(simulated, tmp_path / 'out', '--n-micrographs', '5', '--seed', '11'))
 
     common = {file for file in three if file not in WHOLE_RUN}
-    assert len(common) == 21
+    assert len(common) == 22
     assert {file: five[file] for file in common} == {file: three[file] for file in common}
     assert len(five) == len(three) + 12
 
