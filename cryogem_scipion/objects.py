@@ -9,7 +9,7 @@ from pyworkflow.object import Float, Integer, String
 
 from cryogem.io.files import read_json
 
-CARD, WEIGHTS = 'card.json', 'weights.pt'
+CARD = 'card.json'
 
 
 class CryogemSimulation(EMObject):

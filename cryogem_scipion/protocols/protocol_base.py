@@ -55,10 +55,10 @@ class ProtCryogemBase(EMProtocol):
             kind, options = _getParamKind(setting, default[number] if isinstance(default, tuple) else default)
             parent.addParam(name, kind, label=label, help=text, **options, **kwargs)
 
-    def _addSimulationParam(self, form, text: str) -> None:
+    def _addSimulationParam(self, form, text: str, **kwargs) -> None:
         """Add the input of what follows a simulation."""
         form.addParam('inputSimulation', params.PointerParam, pointerClass='CryogemSimulation', important=True,
-                      label='Simulation', help=text)
+                      label='Simulation', help=text, **kwargs)
 
     def _addGpuParams(self, form) -> None:
         """Add the hidden parameters from which Scipion makes the row of GPUs on top of the form."""

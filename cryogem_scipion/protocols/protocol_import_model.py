@@ -1,5 +1,6 @@
 """Bring a model into a project: one of another project, or a published checkpoint."""
 
+import glob
 import os
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from cryogem.errors import CryogemError
 from cryogem.io.files import compute_checksum
 from cryogem_scipion.convert import computeDigest, copyModel
 from cryogem_scipion.engine import runCryogem, tellInOneSentence
-from cryogem_scipion.objects import CARD, WEIGHTS, CryogemModel, readCard
+from cryogem_scipion.objects import CARD, CryogemModel, readCard
 from cryogem_scipion.protocols.protocol_base import ProtCryogemBase
 
 MODEL = 'outputModel'
@@ -40,7 +41,7 @@ class ProtCryogemImportModel(ProtCryogemBase):
                       help='model folder: what *cryogem - export model* writes. published checkpoint: the file '
                            'latest_net_G.pth of the CryoGEM authors; only its weights are read, no code of it runs.')
         form.addParam('modelFolder', params.FolderParam, default='', condition=f'importFrom == {FOLDER}',
-                      important=True, label='Model folder', help='The folder that holds card.json and weights.pt.')
+                      important=True, label='Model folder', help='The folder that holds card.json and the weights.')
         form.addParam('checkpoint', params.FileParam, default='', condition=f'importFrom == {CHECKPOINT}',
                       important=True, label='Checkpoint',
                       help='latest_net_G.pth of a published training. Its network takes frames whose sides are '
@@ -118,13 +119,14 @@ class ProtCryogemImportModel(ProtCryogemBase):
 def _findFolderErrors(label: str, folder: str) -> list[str]:
     """Return what keeps a folder from being a model; its weights must be those of its card."""
     try:
-        card = readCard(folder)
-        checksum = compute_checksum(Path(folder, WEIGHTS))
+        card, weights = readCard(folder), glob.glob(os.path.join(glob.escape(folder), 'weights.*'))
+        if not weights:
+            return [f'*{label}* {folder} has no weights; give the folder of a whole model.']
+        checksums = {compute_checksum(Path(path)) for path in weights}
     except CryogemError as error:
         return [f'*{label}* {error}.']
-    except OSError:
-        return [f'*{label}* {folder} has no readable weights.pt; give the folder of a whole model.']
-    if checksum != card.get('weights_sha256'):
+    except OSError as error:
+        return [f'*{label}* {folder} cannot be read ({error.strerror}); check its permissions.']
+    if card.get('weights_sha256') not in checksums:
         return [f'*{label}* {folder} has other weights than its card says; export or train the model again.']
     return []
-

@@ -1,8 +1,12 @@
 """Learn what the noise of the user's micrographs looks like."""
 
 import json
+import math
 import os
+import shutil
+from glob import glob
 from pathlib import Path
+from typing import Any
 
 import pyworkflow.utils as pwutils
 from pyworkflow.object import Pointer
@@ -12,7 +16,7 @@ from cryogem.config import TrainConfig
 from cryogem.io.files import read_json
 from cryogem_scipion.convert import computeDigest, getPattern, linkMicrographs
 from cryogem_scipion.engine import runCryogem, tellInOneSentence
-from cryogem_scipion.objects import CryogemModel
+from cryogem_scipion.objects import CARD, CryogemModel, readCard
 from cryogem_scipion.protocols.protocol_base import ProtCryogemBase
 from cryogem_scipion.protocols.protocol_simulate import SIMULATION
 
@@ -28,7 +32,7 @@ class ProtCryogemTrain(ProtCryogemBase):
     guided by the known positions of the simulated particles. The result is a model for *cryogem - generate*.
 
     Minutes on a GPU, an hour or two on a CPU. After Stop, or with more steps, *Continue* goes on from the last
-    checkpoint.
+    checkpoint. To keep a model and train a copy of it longer, make a new run and choose *Continue a previous run*.
     """
 
     _label = 'train'
@@ -41,22 +45,31 @@ class ProtCryogemTrain(ProtCryogemBase):
     def _defineParams(self, form):
         form.addSection('Input')
         self._addGpuParams(form)
+        form.addParam('doContinue', params.BooleanParam, default=False, label='Continue a previous run?',
+                      help='Yes: a copy of the model of another run is trained longer, with its inputs and settings. '
+                           'That run and its model stay as they are.')
+        form.addParam('continueRun', params.PointerParam, pointerClass='ProtCryogemTrain', condition='doContinue',
+                      important=True, label='Previous run',
+                      help='A run of *cryogem - train* that finished, was stopped or failed after its first '
+                           'checkpoint.')
         self._addSimulationParam(
             form, 'The result of *cryogem - simulate*: its micrographs are what the network gets to see, its '
-                  'measurements of ice and noise are where the network starts from.')
+                  'measurements of ice and noise are where the network starts from.', condition='not doContinue')
         form.addParam('inputMicrographs', params.PointerParam, pointerClass='SetOfMicrographs', allowsNull=True,
-                      label='Real micrographs',
+                      condition='not doContinue', label='Real micrographs',
                       help='The micrographs to learn from. Empty: those of the simulation. Give more if you have '
                            'them: no picks are needed here.')
-        self._addSetting(form, 'preset', 'Preset', display=params.EnumParam.DISPLAY_HLIST)
+        self._addSetting(form, 'preset', 'Preset', display=params.EnumParam.DISPLAY_HLIST, condition='not doContinue')
         self._addSetting(form, 'max_steps', 'Steps',
-                         more='To train longer, raise it and choose Continue: training goes on where it ended.')
+                         more='Those of a previous run count. To train longer, raise it and choose Continue: training '
+                              'goes on where it ended.')
         self._addSetting(form, 'max_minutes', 'Time limit (min)')
         for key, label in (('crop_size', 'Crop size (px)'), ('batch_size', 'Crops per step'),
                            ('learning_rate', 'Learning rate'), ('contrastive_weight', 'Contrastive weight'),
                            ('temperature', 'Temperature'), ('n_positions', 'Positions per region'),
-                           ('checkpoint_every', 'Steps per checkpoint'), ('seed', 'Random seed')):
-            self._addSetting(form, key, label, expertLevel=params.LEVEL_ADVANCED)
+                           ('seed', 'Random seed')):
+            self._addSetting(form, key, label, expertLevel=params.LEVEL_ADVANCED, condition='not doContinue')
+        self._addSetting(form, 'checkpoint_every', 'Steps per checkpoint', expertLevel=params.LEVEL_ADVANCED)
         self._addParallel(form)
 
     # --------------------------- INSERT steps functions ----------------------
@@ -69,27 +82,25 @@ class ProtCryogemTrain(ProtCryogemBase):
     # --------------------------- STEPS functions -----------------------------
     @tellInOneSentence
     def convertInputStep(self, inputs):
-        if self.inputMicrographs.get() is not None:
+        if not self.doContinue and self.inputMicrographs.get() is not None:
             linked = linkMicrographs(self.inputMicrographs.get(), self._getExtraPath('micrographs'))
             self.info(f'{len(linked)} real micrographs')
 
     @tellInOneSentence
     def trainStep(self, inputs, settings):
         values = json.loads(settings)
+        budget = {key: values[key] for key in _BUDGET if key in values}
         fixed = json.dumps({key: value for key, value in values.items() if key not in _BUDGET})
-        simulation = self._getSimulation()
-        ownMicrographs = self.inputMicrographs.get()
-        micSet = simulation.getInputMicrographs() if ownMicrographs is None else ownMicrographs
-        folder = simulation.getMicrographFolder() if ownMicrographs is None else self._getExtraPath('micrographs')
-        if self._countSteps() > values['max_steps']:
+        if self.countSteps() > (values.get('max_steps') or math.inf):
             pwutils.cleanPath(self.getModelFolder())    # steps cannot be taken back
+        isContinued = self._startOrContinue(self.getModelFolder(), inputs, fixed)
+        if self.doContinue and not isContinued:
+            shutil.copytree(self.continueRun.get().getModelFolder(), self.getModelFolder())
         runCryogem(self, 'train', {
-            **values, **self._getComputeSettings(),
+            **(self._readPreviousValues() if self.doContinue else {**values, **self._getInputValues()}),
+            **budget, **self._getComputeSettings(),
             'output': self.getModelFolder(),
-            'dataset': simulation.getDatasetFolder(),
-            'micrographs': [getPattern(folder)],
-            'pixel_size': micSet.getSamplingRate(),
-            'continue': self._startOrContinue(self.getModelFolder(), inputs, fixed),
+            'continue': isContinued or self.doContinue.get(),
         })
 
     @tellInOneSentence
@@ -103,12 +114,28 @@ class ProtCryogemTrain(ProtCryogemBase):
 
     # --------------------------- INFO functions ------------------------------
     def _validateInputs(self):
-        return self._validateSimulation()
+        return self._validatePrevious() if self.doContinue else self._validateSimulation()
+
+    def _validatePrevious(self) -> list[str]:
+        """Return what keeps the previous run from being continued."""
+        previous, steps = self.continueRun.get(), self.maxSteps.get()
+        if previous is None:
+            return []                       # Scipion itself says that it is empty
+        if previous.isActive():
+            return [f'*Previous run* is {previous.getStatus()}; wait until it ends, or stop it.']
+        if not glob(os.path.join(previous.getModelFolder(), 'checkpoint*')):
+            return ['*Previous run* has no checkpoint; choose a run that trained for some steps.']
+        done = previous.countSteps()
+        if steps is not None and steps <= done:
+            return [f'*Steps* cannot be {steps} because the *Previous run* has taken {done}; give more.']
+        return []
 
     def _warnings(self):
         simulation, micSet = self._getSimulation(), self.inputMicrographs.get()
         used = simulation.getInputMicrographs() if simulation is not None else None
-        if used is None or micSet is None or abs(micSet.getSamplingRate() / used.getSamplingRate() - 1) < 0.01:
+        if self.doContinue or used is None or micSet is None:
+            return []
+        if abs(micSet.getSamplingRate() / used.getSamplingRate() - 1) < 0.01:
             return []
         return [f'*Real micrographs* have {micSet.getSamplingRate():.3f} Å/px, those of the *Simulation* '
                 f'{used.getSamplingRate():.3f} Å/px: they will be resampled.']
@@ -130,20 +157,40 @@ class ProtCryogemTrain(ProtCryogemBase):
 
     def getSeenMicrographNames(self) -> set[str]:
         """Return the names of the real micrographs that were learned from."""
+        if self.doContinue and self.continueRun.get() is not None:
+            return self.continueRun.get().getSeenMicrographNames()
         micSet, simulation = self.inputMicrographs.get(), self._getSimulation()
         names = simulation.getSeenMicrographNames() if simulation is not None else set()
         return names if micSet is None else names | {mic.getMicName() for mic in micSet}
 
+    def countSteps(self) -> int:
+        """Return the steps of the model as its card says, 0 without a model."""
+        card = Path(self.getModelFolder(), CARD)
+        return int(readCard(self.getModelFolder())['description']['steps']) if card.exists() else 0
+
+    def _getInputValues(self) -> dict[str, Any]:
+        """Return the settings of the engine that follow from the inputs."""
+        simulation, ownMicrographs = self._getSimulation(), self.inputMicrographs.get()
+        micSet = simulation.getInputMicrographs() if ownMicrographs is None else ownMicrographs
+        folder = simulation.getMicrographFolder() if ownMicrographs is None else self._getExtraPath('micrographs')
+        return {'dataset': simulation.getDatasetFolder(), 'micrographs': [getPattern(folder)],
+                'pixel_size': micSet.getSamplingRate()}
+
+    def _readPreviousValues(self) -> dict[str, Any]:
+        """Return the settings that the previous run gave to the engine: a training is continued with its own."""
+        return read_json(Path(self.continueRun.get()._getExtraPath('train.json')), 'Previous run')
+
     def _describeTrainingInputs(self) -> str:
-        """Return the inputs and the content of the simulation: made anew it is another input."""
+        """Return the inputs and their content: a simulation or a previous run made anew is another input."""
+        if self.doContinue:
+            card = os.path.join(self.continueRun.get().getModelFolder(), CARD)
+            return self._describeInputs('continueRun') + computeDigest(card)
         manifest = os.path.join(self._getSimulation().getDatasetFolder(), 'manifest.json')
         return self._describeInputs('inputSimulation', 'inputMicrographs') + computeDigest(manifest)
 
     def _getSources(self) -> list[Pointer]:
+        if self.doContinue:
+            previous = self.continueRun.get()
+            return [Pointer(previous, extended=MODEL)] if hasattr(previous, MODEL) else previous._getSources()
         simulation = Pointer(self._getSimulation(), extended=SIMULATION)
         return [simulation] + ([self.inputMicrographs] if self.inputMicrographs.get() is not None else [])
-
-    def _countSteps(self) -> int:
-        """Return the steps of the model as its card says, 0 without a model."""
-        card = Path(self.getModelFolder(), 'card.json')
-        return int(read_json(card, 'model')['description']['steps']) if card.exists() else 0

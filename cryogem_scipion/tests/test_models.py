@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from pyworkflow.object import RELATION_SOURCE, Pointer
 from pyworkflow.protocol import MODE_RESUME
 
@@ -38,13 +39,18 @@ class TestCryogemModels(InProcess, ChainTest):
         cls.specimen = makeSyntheticData(Path(cls.folder), number=2)
         cls.importData()
         cls.simulate = cls.runSimulate(nMicrographs=1)
-        cls.train = cls.newProtocol(ProtCryogemTrain, useGpu=False, maxSteps=2, cropSize=64, batchSize=1)
-        cls.linkInput(cls.train, 'inputSimulation', cls.simulate, 'outputSimulation')
+        cls.train = cls.newTrain(maxSteps=2)
         cls.generate = cls.newGenerate('measured', nMicrographs=2)
         for protocol in (cls.train, cls.generate):
             cls.launchProtocol(protocol)
         cls.published = os.path.join(cls.folder, 'latest_net_G.pth')
         subprocess.run([sys.executable, '-c', _WRITE_PUBLISHED, cls.published], check=True)
+
+    @classmethod
+    def newTrain(cls, **values):
+        protocol = cls.newProtocol(ProtCryogemTrain, useGpu=False, cropSize=64, batchSize=1, **values)
+        cls.linkInput(protocol, 'inputSimulation', cls.simulate, 'outputSimulation')
+        return protocol
 
     def newExport(self, folder, **values):
         protocol = self.newProtocol(ProtCryogemExportModel, exportFolder=folder, **values)
@@ -94,8 +100,9 @@ class TestCryogemModels(InProcess, ChainTest):
         self.assertEqual(protocol.validate(), [])
         write_json(Path(folder, 'card.json'), {**read_json(Path(folder, 'card.json'), ''), 'weights_sha256': '0'})
         self.assertIn('other weights than its card says', '\n'.join(protocol.validate()))
-        os.unlink(os.path.join(folder, 'weights.pt'))
-        self.assertIn('no readable weights.pt', '\n'.join(protocol.validate()))
+        for path in Path(folder).glob('weights.*'):
+            path.unlink()
+        self.assertIn('has no weights', '\n'.join(protocol.validate()))
         os.unlink(os.path.join(folder, 'card.json'))
         self.assertIn('has no readable card.json', '\n'.join(protocol.validate()))
 
@@ -132,6 +139,50 @@ class TestCryogemModels(InProcess, ChainTest):
                                  ({'modelFolder': '/nowhere'}, '/nowhere does not exist')):
             errors = '\n'.join(self.newProtocol(ProtCryogemImportModel, **values).validate())
             self.assertIn(expected, errors)
+
+    def newLonger(self, **values):
+        protocol = self.newProtocol(ProtCryogemTrain, useGpu=False, doContinue=True, **values)
+        self.linkInput(protocol, 'continueRun', self.train)
+        return protocol
+
+    def test_a_previous_run_is_trained_longer_as_if_it_had_never_ended(self):
+        before = read_json(Path(self.train.getModelFolder(), 'card.json'), '')
+        longer = self.newLonger(maxSteps=4)
+        self.launchProtocol(longer)
+        self.assertEqual(longer.outputModel.getSteps(), 4)
+        self.assertIn(('outputModel', 'outputModel'), self.getRelated(longer, RELATION_SOURCE))
+        self.assertEqual(read_json(Path(self.train.getModelFolder(), 'card.json'), ''), before)
+        whole = self.newTrain(maxSteps=4)
+        self.launchProtocol(whole)
+        self.assertEqual(longer.outputModel.getCard()['weights_sha256'], whole.outputModel.getCard()['weights_sha256'])
+        steps = [line.split(',')[0] for line in Path(longer.getModelFolder(), 'metrics.csv').read_text().split()[1:]]
+        self.assertEqual(steps, ['1', '2', '3', '4'])
+        longer.maxSteps.set(5)
+        longer.runMode.set(MODE_RESUME)
+        self.launchProtocol(longer)
+        self.assertEqual(longer.outputModel.getSteps(), 5)
+
+    @pytest.mark.slow
+    def test_more_steps_and_continue_go_on_from_the_checkpoint_and_fewer_begin_again(self):
+        protocol = self.newTrain(maxSteps=2, seed=5)
+        self.launchProtocol(protocol)
+        for steps, isKept in ((3, True), (2, False)):
+            metrics = Path(protocol.getModelFolder(), 'metrics.csv')
+            before = metrics.read_text().split()
+            protocol.maxSteps.set(steps)
+            protocol.runMode.set(MODE_RESUME)
+            self.launchProtocol(protocol)
+            self.assertEqual(protocol.outputModel.getSteps(), steps)
+            self.assertEqual(metrics.read_text().split()[:3] == before[:3], isKept)     # with the seconds they took
+
+    def test_a_run_that_cannot_be_continued_says_why(self):
+        self.assertIn('*Previous run* cannot be EMPTY',
+                      '\n'.join(self.newProtocol(ProtCryogemTrain, doContinue=True).validate()))
+        self.assertIn('*Steps* cannot be 2 because the *Previous run* has taken 2',
+                      '\n'.join(self.newLonger(maxSteps=2).validate()))
+        protocol = self.newLonger(maxSteps=9)
+        self.linkInput(protocol, 'continueRun', self.newTrain())
+        self.assertIn('*Previous run* has no checkpoint', '\n'.join(protocol.validate()))
 
     def test_evaluate_compares_with_real_micrographs_and_says_numbers(self):
         protocol = self.newEvaluate(self.generate)
