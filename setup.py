@@ -49,6 +49,7 @@ setup(
     extras_require={
         'test': TEST,
         'dev': DEVELOPMENT,
+        'tensorboard': ['tensorboard'],
         'evaluation': [],               # the present reports need nothing more than the engine does
     },
     entry_points={

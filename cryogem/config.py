@@ -19,6 +19,18 @@ NOISE_MODELS = ('gaussian', 'poisson', 'poisson_gaussian', 'measured')
 PRESETS = ('fast', 'paper')
 PARTICLE_STACKS = ('none', 'clean', 'generated', 'both')
 
+SAMPLINGS = ('guided', 'uniform')
+INPUT_NOISES = ('measured', 'gaussian')
+SIMULATIONS = ('fresh', 'dataset')
+
+# What a preset takes where a setting is not given. A crop size of None is the largest power of two that fits.
+TRAINING_PRESETS: dict[str, dict[str, Any]] = {
+    'fast': {'max_steps': 600, 'crop_size': 128, 'batch_size': 4, 'learning_rate': 5e-4, 'contrastive_weight': 0.1,
+             'input_noise': 'measured', 'checkpoint_every': 25, 'patience': 8},
+    'paper': {'max_steps': 10000, 'crop_size': None, 'batch_size': 1, 'learning_rate': 1e-4, 'contrastive_weight': 10.0,
+              'input_noise': 'gaussian', 'checkpoint_every': 100, 'patience': None},
+}
+
 COMPILE_HELP = ('project particles with a compiled kernel: faster from some ten thousand particles on, needs a C++ '
                 'compiler; pixels differ from those without it in their last digits')
 
@@ -29,6 +41,16 @@ def _setting(default: Any, text: str, **more: Any) -> Any:
     """Describe one setting: its default and help text; then, of its values, the choices, the form on the command line,
     whether they must be positive, and (`required`) what to do when there is none."""
     return field(default=default, metadata={'help': text, **more})
+
+
+def _of_presets(key: str) -> str:
+    """Return the defaults of a setting in both presets, for its help."""
+    def show(value: Any) -> str:
+        if value is None:
+            return 'the largest that fits' if key == 'crop_size' else 'none'
+        return f'{value:g}' if isinstance(value, float) else str(value)
+
+    return ', '.join(f'{show(values[key])} for {preset}' for preset, values in TRAINING_PRESETS.items())
 
 
 @dataclass(frozen=True)
@@ -51,7 +73,7 @@ class Config:
         _require(is_device, 'device', self.device, 'say auto, cpu, cuda or cuda:N')
         for setting in dataclasses.fields(self):
             choices, value = setting.metadata.get('choices'), getattr(self, setting.name)
-            if choices:
+            if choices and value is not None:
                 _require(value in choices, key_of(setting), value, f'say one of {", ".join(choices)}')
             if setting.metadata.get('positive') and value is not None:
                 _require(value > 0, key_of(setting), value, 'give a positive number')
@@ -193,26 +215,76 @@ class TrainConfig(Config):
     pixel_size: float | None = _setting(
         None, 'pixel size of the real micrographs, Å/px; default: from their headers', positive=True)
     preset: str = _setting(
-        'fast', 'fast: a residual on the measured noise, minutes on a CPU; paper: the published network',
+        'fast', 'fast: a residual on the measured noise, minutes on a CPU; paper: the published network and training',
         choices=PRESETS)
-    max_steps: int = _setting(300, 'training steps', positive=True)
+    max_steps: int | None = _setting(None, 'training steps; default: ' + _of_presets('max_steps'), positive=True)
     max_minutes: float | None = _setting(None, 'stop after this many minutes, default: no limit', positive=True)
-    crop_size: int = _setting(128, 'side of the square crops, px, a multiple of 16', positive=True)
-    batch_size: int = _setting(4, 'crops per step', positive=True)
-    learning_rate: float = _setting(2e-4, 'learning rate of Adam', positive=True)
-    contrastive_weight: float = _setting(1.0, 'weight of the mask-guided contrastive loss; 0 leaves it out')
+    crop_size: int | None = _setting(
+        None, 'side of the square crops, px, a multiple of 16, a power of two for paper; default: '
+        + _of_presets('crop_size'), positive=True)
+    batch_size: int | None = _setting(
+        None, 'crops per step, over all processes; default: ' + _of_presets('batch_size'), positive=True)
+    learning_rate: float | None = _setting(
+        None, 'learning rate of Adam; default: ' + _of_presets('learning_rate'), positive=True)
+    contrastive_weight: float | None = _setting(
+        None, 'weight of the contrastive loss, 0 leaves it out; default: ' + _of_presets('contrastive_weight'))
+    sampling: str = _setting(
+        'guided', 'positions of the contrastive loss: guided by the particle mask, or uniform (plain CUT)',
+        choices=SAMPLINGS)
     temperature: float = _setting(0.07, 'temperature of the contrastive loss', positive=True)
     n_positions: int = _setting(256, 'positions drawn per region, particle and background', positive=True)
-    checkpoint_every: int = _setting(50, 'steps between checkpoints and sample pictures', positive=True)
+    input_noise: str | None = _setting(
+        None, 'noise that the network starts from: measured, or white gaussian; default: '
+        + _of_presets('input_noise'), choices=INPUT_NOISES)
+    snr: float = _setting(0.1, 'signal-to-noise ratio (variances) of gaussian input noise', positive=True)
+    ice: bool = _setting(True, 'give the simulated micrographs the ice of the real ones')
+    simulation: str = _setting(
+        'fresh', 'simulated crops: fresh, so that no particle is seen twice, or from the micrographs of the dataset',
+        choices=SIMULATIONS)
+    discriminator_crop: int | None = _setting(
+        None, 'side of the random part of each crop that the discriminator sees, px; default: all of it', positive=True)
+    mixed_precision: bool = _setting(True, 'let the paper preset compute in bf16 where the hardware does')
+    checkpoint_every: int | None = _setting(
+        None, 'steps between checkpoints, each with a sample picture and a look at the held-out crops; default: '
+        + _of_presets('checkpoint_every'), positive=True)
+    held_out: float = _setting(
+        0.25, 'share of the real micrographs that is not learned from and judges the model: whole ones, or with fewer '
+        'than five a strip of each; 0 keeps all and judges nothing')
+    patience: int | None = _setting(
+        None, 'checkpoints in a row without a better model after which training ends; default: '
+        + _of_presets('patience'), positive=True)
+    topaz_weights: str = _setting(
+        '', 'resnet8_u32.sav of Topaz, or the folder Topaz is installed in, to judge realism with; default: of the '
+        'Topaz beside this program, without one classical statistics', form='PATH')
+    bias_guard: bool = _setting(
+        False, 'also train a model on each half of the real micrographs and one on a specimen without particles, and '
+        'report how they differ: takes four times as long')
+    devices: int = _setting(
+        1, 'processes that train together on each computer, each on a GPU of its own, or all on the CPU', positive=True)
+    num_nodes: int = _setting(1, 'computers that train together', positive=True)
+    tensorboard: bool = _setting(False, 'also write event files for TensorBoard, whose package must be installed')
     continue_: bool = _setting(False, 'continue the run in the output folder from its last checkpoint')
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _require(self.preset != 'paper', 'preset', self.preset, 'training of the published network is not built yet: '
-                 'use fast, or import a published checkpoint with cryogem import-checkpoint')
-        _require(self.crop_size % 16 == 0, 'crop_size', self.crop_size,
-                 f'use the multiple of 16 {max(16, round(self.crop_size / 16) * 16)}')
-        _require(self.contrastive_weight >= 0, 'contrastive_weight', self.contrastive_weight, 'give zero or more')
+        if self.crop_size is not None:
+            _require(self.crop_size % 16 == 0, 'crop_size', self.crop_size,
+                     f'use the multiple of 16 {max(16, round(self.crop_size / 16) * 16)}')
+            is_power = self.preset != 'paper' or (self.crop_size & (self.crop_size - 1) == 0 and self.crop_size >= 32)
+            lower = max(32, 1 << (self.crop_size.bit_length() - 1))
+            _require(is_power, 'crop_size', self.crop_size, f'the published network takes powers of two: use {lower}')
+        _require((self.contrastive_weight or 0) >= 0, 'contrastive_weight', self.contrastive_weight,
+                 'give zero or more')
+        _require(0 <= self.held_out <= 0.5, 'held_out', self.held_out, 'give a share from 0 to 0.5')
+        n_processes = self.devices * self.num_nodes
+        batch_size = self.choose('batch_size')
+        _require(batch_size % n_processes == 0, 'batch_size', batch_size,
+                 f'give a multiple of the {n_processes} processes that share it')
+
+    def choose(self, key: str) -> Any:
+        """Return the value of a setting, that of the preset where none is given."""
+        value = getattr(self, key)
+        return TRAINING_PRESETS[self.preset].get(key) if value is None else value
 
 
 @dataclass(frozen=True)
@@ -233,6 +305,7 @@ class GenerateConfig(Config):
     snr: float = _setting(0.1, 'signal-to-noise ratio (variances) of the noise models gaussian and poisson_gaussian',
                           positive=True)
     compile_projection: bool = _setting(False, COMPILE_HELP)
+    force: bool = _setting(False, 'use a trained model even if it was found no better than the noise it starts from')
     dose: float = _setting(20.0, 'dose of the noise models poisson and poisson_gaussian, e/Å²', positive=True)
     continue_: bool = _setting(False, 'continue an interrupted run: finished micrographs are kept')
 

@@ -58,11 +58,11 @@ class MetricsLog:
         self._write([row], mode='a' if self._path.exists() else 'w')
 
     def read(self) -> list[dict[str, str]]:
-        """Return the rows written so far, values as text."""
+        """Return the rows written so far, values as text; not one that a killed program wrote in part."""
         if not self._path.exists():
             return []
         with self._path.open(newline='') as file:
-            return list(csv.DictReader(file))
+            return [row for row in csv.DictReader(file) if None not in row.values()]
 
     def _write(self, rows: list, mode: str) -> None:
         with self._path.open(mode, newline='') as file:

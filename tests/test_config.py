@@ -131,8 +131,10 @@ def test_a_wrong_value_is_refused_with_the_field_the_value_and_the_remedy(key, v
     ('crop_size', 100, 'crop_size cannot be 100; use the multiple of 16 96'),
     ('contrastive_weight', -1, 'contrastive_weight cannot be -1.0; give zero or more'),
     ('continue', 'yes', "continue cannot be 'yes'; say true or false"),
-    ('preset', 'paper', "preset cannot be 'paper'; training of the published network is not built yet: use fast, or "
-     'import a published checkpoint with cryogem import-checkpoint'),
+    ('held_out', 0.8, 'held_out cannot be 0.8; give a share from 0 to 0.5'),
+    ('devices', 3, 'batch_size cannot be 4; give a multiple of the 3 processes that share it'),
+    ('sampling', 'random', "sampling cannot be 'random'; say one of guided, uniform"),
+    ('input_noise', 'poisson', "input_noise cannot be 'poisson'; say one of measured, gaussian"),
     ('preset', 'slow', "preset cannot be 'slow'; say one of fast, paper"),
 ])
 def test_wrong_training_settings_are_refused(key, value, message):
@@ -191,3 +193,18 @@ def test_configs_cannot_be_changed():
 
     with pytest.raises(dataclasses.FrozenInstanceError):
         config.seed = 1
+
+
+@pytest.mark.parametrize(('crop_size', 'remedy'), [(768, 512), (48, 32), (16, 32)])
+def test_the_published_network_takes_crops_of_a_power_of_two(crop_size, remedy):
+    with pytest.raises(ConfigError, match=f'crop_size cannot be {crop_size}; .* powers of two: use {remedy}'):
+        build_config(TrainConfig, {**TRAIN, 'preset': 'paper', 'crop_size': crop_size})
+
+
+def test_what_is_not_set_of_a_training_comes_from_its_preset():
+    fast, paper = (build_config(TrainConfig, {**TRAIN, 'preset': preset}) for preset in ('fast', 'paper'))
+
+    assert [paper.choose(key) for key in ('learning_rate', 'contrastive_weight', 'batch_size', 'input_noise')] == [
+        1e-4, 10.0, 1, 'gaussian']
+    assert fast.choose('input_noise') == 'measured'
+    assert build_config(TrainConfig, {**TRAIN, 'preset': 'paper', 'batch_size': 2}).choose('batch_size') == 2

@@ -1,14 +1,17 @@
 """`cryogem generate`: any number of micrographs that look like the real ones, with all labels."""
 
 import dataclasses
+import logging
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from cryogem.commands.inputs import check_compiler, choose_device, read_maps
 from cryogem.commands.making import make_dataset
+from cryogem.commands.priors import MEASURED, PriorRecipe, make_prior, take_off_ice
 from cryogem.commands.simulate import build_filtered_ensemble, build_protocol
 from cryogem.config import NOISE_MODELS, GenerateConfig, SimulateConfig, describe_run
 from cryogem.dataset.reader import SimulatedDataset, read_dataset
@@ -19,15 +22,19 @@ from cryogem.imaging.exposure import GENERATED, NOISE, Protocol, add_ice, draw_r
 from cryogem.imaging.grey import GreyScale
 from cryogem.imaging.noise import (
     add_gaussian_noise,
-    add_measured_noise,
     add_poisson_gaussian_noise,
     add_poisson_noise,
 )
 from cryogem.records import Micrograph
 from cryogem.specimen.ensemble import Ensemble
 from cryogem.specimen.volume import bring_to_pixel_size
-from cryogem.translation.generator import PaperGenerator
-from cryogem.translation.translate import load_generator, read_card, translate
+from cryogem.translation.hardware import keep_freed_memory
+from cryogem.translation.model import load_generator, read_card
+from cryogem.translation.pairs import stack_inputs
+from cryogem.translation.paper import PaperGenerator
+from cryogem.translation.translate import translate, translate_scaled
+
+logger = logging.getLogger(__name__)
 
 Finish = Callable[[np.ndarray, Micrograph, np.random.Generator], np.ndarray]
 
@@ -38,7 +45,7 @@ def run(config: GenerateConfig, output: Path) -> None:
     check_compiler(config.compile_projection)
     check_output(output, describe_run('generate', config), config.continue_)
     dataset = read_dataset(Path(config.dataset))
-    check_model(config.model, dataset.calibration)
+    check_model(config.model, dataset.calibration, config.force)
     ensemble = _obtain_ensemble(config, dataset, device)
     settings: SimulateConfig = dataclasses.replace(dataset.config, seed=config.seed, prefix=config.prefix)
     protocol = build_protocol(settings, dataset.calibration, ensemble.diameter)
@@ -49,8 +56,8 @@ def run(config: GenerateConfig, output: Path) -> None:
                  config.box_size or int(dataset.manifest['box_size']), settings.symmetry)
 
 
-def check_model(model: str, calibration: Calibration) -> None:
-    """Refuse a model that does not fit the simulate run, before anything is made.
+def check_model(model: str, calibration: Calibration, is_forced: bool = False) -> None:
+    """Refuse a model that does not fit the simulate run, before anything is made; say if its prior will be used.
 
     Raises
     ------
@@ -69,6 +76,16 @@ def check_model(model: str, calibration: Calibration) -> None:
         if any(length % side for length in calibration.shape):
             raise InputError(f'model {model!r} takes frames whose sides are multiples of {side} px, the dataset has '
                              f'{calibration.shape[1]} x {calibration.shape[0]}; use a model of the fast preset')
+    if not passes_gate(card):
+        realism = card['description']['gates']['realism']
+        logger.warning('model %r is not better than the prior it starts from (distance %.4g to held-out real crops, '
+                       'prior %.4g): %s', model, realism['model'], realism['prior'],
+                       'it is used all the same' if is_forced else 'its prior is used; say --force to use the model')
+
+
+def passes_gate(card: dict[str, Any]) -> bool:
+    """Say whether a model was not found to be worse than its prior; one that was never judged passes."""
+    return bool(card.get('description', {}).get('gates', {}).get('realism', {}).get('passed', True))
 
 
 def build_finish(config: GenerateConfig, calibration: Calibration, device: torch.device) -> Finish:
@@ -80,23 +97,34 @@ def build_finish(config: GenerateConfig, calibration: Calibration, device: torch
         return lambda image, _, rng: add_poisson_noise(image, electrons, rng)
     if config.model == 'poisson_gaussian':
         return lambda image, _, rng: add_poisson_gaussian_noise(image, electrons, config.snr, rng)
-
-    def add_measured(image: np.ndarray, record: Micrograph, rng: np.random.Generator) -> np.ndarray:
-        return add_measured_noise(image, np.array(calibration.micrographs[record.source].noise_power), rng)
-
     if config.model == 'measured':
-        return add_measured
+        return lambda image, record, rng: make_prior(MEASURED, image, record, calibration, rng)[0]
+    return _build_trained_finish(config, calibration, device)
+
+
+def _build_trained_finish(config: GenerateConfig, calibration: Calibration, device: torch.device) -> Finish:
+    """Return what finishes an image with a trained model, or with the prior of one that did not pass its gate."""
+    card = read_card(Path(config.model))
+    description = card.get('description', {})
+    recipe = PriorRecipe.from_card(description, config.snr)
+
+    def start(image: np.ndarray, record: Micrograph, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        clean = image if recipe.has_ice else take_off_ice(image, record, calibration)
+        return make_prior(recipe, clean, record, calibration, rng)
+
+    if not (config.force or passes_gate(card)):
+        return lambda image, record, rng: start(image, record, rng)[0]
+    keep_freed_memory()
     generator = load_generator(Path(config.model), device)
-    if isinstance(generator, PaperGenerator):
-        return lambda image, _, rng: translate_published(generator, add_gaussian_noise(image, config.snr, rng))
-    return lambda image, record, rng: translate(generator, add_measured(image, record, rng))
 
+    def finish(image: np.ndarray, record: Micrograph, rng: np.random.Generator) -> np.ndarray:
+        prior, signal = start(image, record, rng)
+        if isinstance(generator, PaperGenerator):
+            return translate_scaled(generator, prior, description.get('contrast_span'))
+        is_conditioned = generator.n_inputs > 1
+        return translate(generator, stack_inputs(prior, signal, rng) if is_conditioned else prior)
 
-def translate_published(generator: torch.nn.Module, noisy: np.ndarray) -> np.ndarray:
-    """Run a published network over an (h, w) image: scaled to [-1, 1] on the way in, to unit sd on the way out."""
-    low, high = float(noisy.min()), float(noisy.max())
-    output = translate(generator, (noisy - low) / (high - low + 1e-8) * 2 - 1)
-    return ((output - output.mean()) / output.std()).astype(np.float32)
+    return finish
 
 
 def _obtain_ensemble(config: GenerateConfig, dataset: SimulatedDataset, device: torch.device) -> Ensemble:

@@ -1,32 +1,47 @@
 """`cryogem train`: learn what the measured noise cannot say about the real micrographs."""
 
+import dataclasses
 import logging
-from functools import lru_cache
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
 
-from cryogem.commands.inputs import choose_device, read_real_image
+from cryogem.commands.crops import FreshCrops, RealCrops, SimulatedCrops, Split, split_micrographs
+from cryogem.commands.inputs import choose_device
+from cryogem.commands.judging import HeldOut, measure_gates
+from cryogem.commands.priors import PriorRecipe
+from cryogem.commands.simulate import build_protocol
 from cryogem.config import TrainConfig, config_to_json, describe_run
 from cryogem.dataset import layout
 from cryogem.dataset.reader import SimulatedDataset, read_dataset
 from cryogem.dataset.writer import check_output
 from cryogem.errors import InputError
-from cryogem.imaging.calibration import Calibration
-from cryogem.imaging.exposure import add_ice
-from cryogem.imaging.grey import GreyScale, find_good_region, measure_grey_scale
-from cryogem.imaging.noise import draw_field
-from cryogem.imaging.resampling import resample_image
-from cryogem.io.files import find_files, make_folder, write_json
-from cryogem.translation.learner import TrainerSettings
-from cryogem.translation.pairs import CropSampler
-from cryogem.translation.trainer import train
+from cryogem.imaging.exposure import TRAINED
+from cryogem.io.files import compute_checksum, find_files, make_folder, write_json
+from cryogem.translation.engine import Engine
+from cryogem.translation.events import open_events
+from cryogem.translation.hardware import keep_freed_memory
+from cryogem.translation.model import describe_model, load_generator, read_card
+from cryogem.translation.pairs import CropSampler, DrawSimulated
+from cryogem.translation.settings import PAPER, PAPER_SPAN, TrainerSettings
+from cryogem.translation.statistics import TextureStatistics, measure_statistics
+from cryogem.translation.textures import SCALES
+from cryogem.translation.trainer import Support, train
+from cryogem.translation.translate import build_translator
 
 logger = logging.getLogger(__name__)
 
-_CACHED_MICROGRAPHS = 16                    # frames of each kind held in memory
-_MAY_CHANGE = ('max_steps', 'max_minutes', 'checkpoint_every')                # when a training is continued
-_FIELD_BORDER = 64                          # px of noise drawn beyond a crop, so that its opposite edges do not match
+# When a training is continued.
+_MAY_CHANGE = ('max_steps', 'max_minutes', 'checkpoint_every', 'patience', 'tensorboard', 'device', 'devices',
+               'num_nodes')
+_LARGEST_CROP = 1024                        # px, of the paper preset: that of the publication
+_LEAST_STRIP = 84                           # px: below it a strip says nothing about particles
+_GATE_CROPS = 48                            # of each kind, on which the gates are measured
+_STATISTICS_CROPS = 96                      # real crops whose texture statistics are learned
+_JUDGED_STREAM, _STATISTICS_STREAM = 1, 2   # random streams of the seed, apart from that of the steps
 
 
 def run(config: TrainConfig, output: Path) -> None:
@@ -34,88 +49,161 @@ def run(config: TrainConfig, output: Path) -> None:
     device = choose_device(config.device)
     description = describe_run('train', config)
     check_output(output, description, config.continue_, _MAY_CHANGE)
+    engine = Engine(device, config.devices, config.num_nodes)
+    engine.launch()
+    keep_freed_memory()
+    plan = plan_training(config)
+    watch = open_events(output / 'events') if config.tensorboard and engine.is_first else None
+    if engine.is_first:
+        make_folder(output)
+        write_json(output / layout.CONFIG, description)
+        write_json(output / layout.CALIBRATION, plan.dataset.calibration.to_json())
+    engine.wait()
+    held_out = plan.build_judge(config.seed) if plan.split else None
+    support = Support(held_out.judge if held_out else None, plan.measure_textures(), watch, config.workers)
+    result = train(plan.build_sampler(engine), plan.settings, output,
+                   config.continue_, plan.describe(engine), support, engine)
+    if engine.is_first and plan.split:
+        _write_gates(plan, output)
+    logger.info('model of step %d, after %d steps and %.0f s: %s', result.best_step, result.step, result.seconds,
+                output)
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """What a training is made of, all inputs read and checked."""
+
+    config: TrainConfig
+    dataset: SimulatedDataset
+    recipe: PriorRecipe
+    settings: TrainerSettings
+    crop_size: int
+    split: Split | None                     # None: nothing is held out
+    real: RealCrops
+    simulated: DrawSimulated
+
+    @property
+    def is_conditioned(self) -> bool:
+        """Whether the generator sees signal and textures beside the prior."""
+        return self.settings.n_inputs > 1
+
+    def build_sampler(self, engine: Engine) -> CropSampler:
+        """Return what gives this process its crops of each step."""
+        return CropSampler(
+            self.simulated, self.real.draw, self.crop_size, self.config.choose('batch_size'), self.config.seed,
+            self.is_conditioned, 4 if self.config.preset == 'paper' else 8, engine.rank, engine.n_processes)
+
+    def measure_textures(self) -> TextureStatistics | None:
+        """Return the statistics of real crops, where they are learned."""
+        if not self.settings.statistics_weight:
+            return None
+        rng = np.random.default_rng(np.random.SeedSequence(self.config.seed, spawn_key=(0, _STATISTICS_STREAM)))
+        crops = [self.real.draw(rng, self.crop_size) for _ in range(_STATISTICS_CROPS)]
+        return measure_statistics(torch.from_numpy(np.stack(crops)[:, None].astype(np.float32)))
+
+    def build_judge(self, seed: int, n_crops: int = 32) -> HeldOut:
+        """Return held-out real crops and simulated ones of their own.
+
+        Raises
+        ------
+        InputError : what is held out is too small.
+        """
+        if self.split is None:
+            raise InputError('held_out 0 leaves nothing to judge a model by; give a share')
+        real = RealCrops(self.split.held_out, self.config.pixel_size, self.dataset.calibration,
+                         self.split.held_out_part)
+        whole = self.crop_size if self.config.preset == 'paper' else None
+        stream = int(np.random.SeedSequence(seed, spawn_key=(0, _JUDGED_STREAM)).generate_state(1)[0])
+        return HeldOut(self.config.topaz_weights, real, self._make_draw, whole, self.is_conditioned, n_crops, stream)
+
+    def _make_draw(self, side: int) -> DrawSimulated:
+        return _make_simulated(self.config, self.dataset, side, self.recipe).draw
+
+    def describe(self, engine: Engine) -> dict[str, Any]:
+        """Return what the model's card says of its origin."""
+        split = self.split
+        settings = {key: self.config.choose(key) if key in vars(self.config) else value
+                    for key, value in config_to_json(self.config).items()}
+        return {
+            'preset': self.config.preset, 'pixel_size': self.dataset.calibration.pixel_size,
+            'n_real_micrographs': self.real.n_micrographs,
+            'n_held_out_micrographs': len(split.held_out) if split else 0,
+            'held_out_columns': list(split.held_out_part) if split else None,
+            'n_simulated_micrographs': len(self.dataset.manifest['micrographs']),
+            'data': {'dataset_manifest_sha256': compute_checksum(self.dataset.folder / layout.MANIFEST),
+                     'real_micrographs': [one.name for one in (split.train if split else self.real.files)],
+                     'held_out': [one.name for one in split.held_out] if split else []},
+            'device': str(engine.device), 'n_processes': engine.n_processes, 'seed': self.config.seed,
+            'crop_size': self.crop_size, 'settings': settings,
+            **({'contrast_span': PAPER_SPAN} if self.config.preset == 'paper' else {}),
+        }
+
+
+def plan_training(config: TrainConfig) -> TrainingPlan:
+    """Read and check what a training needs.
+
+    Raises
+    ------
+    InputError : a file cannot be used, or crops do not fit.
+    """
     dataset = read_dataset(Path(config.dataset))
-    simulated = SimulatedCrops(dataset, config.crop_size)
-    real = RealCrops(find_files(config.micrographs, 'micrographs'), config.pixel_size, dataset.calibration,
-                     config.crop_size)
-    settings = TrainerSettings(
-        max_steps=config.max_steps, max_minutes=config.max_minutes, checkpoint_every=config.checkpoint_every,
-        learning_rate=config.learning_rate, contrastive_weight=config.contrastive_weight,
-        temperature=config.temperature, n_positions=config.n_positions, seed=config.seed, device=str(device))
-    make_folder(output)
-    write_json(output / layout.CONFIG, description)
-    sampler = CropSampler(simulated.draw, real.draw, config.crop_size, config.batch_size, config.seed)
-    result = train(sampler, settings, output, config.continue_, {
-        'preset': config.preset, 'pixel_size': dataset.calibration.pixel_size, 'n_real_micrographs': real.n_micrographs,
-        'n_simulated_micrographs': simulated.n_micrographs, 'device': str(device), 'seed': config.seed,
-        'settings': config_to_json(config)})
-    write_json(output / layout.CALIBRATION, dataset.calibration.to_json())
-    logger.info('model after %d steps and %.0f s: %s', result.step, result.seconds, output)
+    files = find_files(config.micrographs, 'micrographs')
+    recipe = PriorRecipe(config.choose('input_noise'), config.ice, config.snr)
+    split = split_micrographs(files, config.held_out, least_whole=2 if config.preset == 'paper' else 5)
+    real, split = _choose_real(config, dataset, files, split)
+    crop_size = config.choose('crop_size') or min(
+        _LARGEST_CROP, *(1 << (min(shape).bit_length() - 1) for shape in (real.shape, dataset.calibration.shape)))
+    simulated = _make_simulated(config, dataset, crop_size, recipe)
+    real.check(crop_size)
+    return TrainingPlan(config, dataset, recipe, _make_settings(config, crop_size), crop_size, split, real,
+                        simulated.draw)
 
 
-class SimulatedCrops:
-    """Crops of simulated micrographs under fresh measured noise, with their masks; read from disk as they are drawn."""
-
-    def __init__(self, dataset: SimulatedDataset, crop_size: int):
-        self._dataset, self._names = dataset, dataset.manifest['micrographs']
-        self._load = lru_cache(_CACHED_MICROGRAPHS)(self._read)
-        _check_crop(dataset.calibration.shape, crop_size, 'simulated micrographs')
-
-    @property
-    def n_micrographs(self) -> int:
-        """Number of micrographs the crops come from."""
-        return len(self._names)
-
-    def draw(self, rng: np.random.Generator, crop_size: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return (c, c) float32 noisy simulation, contrast units, and (c, c) bool mask."""
-        signal, mask, power = self._load(self._names[rng.integers(len(self._names))])
-        window = _draw_window(signal.shape, crop_size, rng)
-        padded = crop_size + _FIELD_BORDER
-        noise = draw_field(power, (padded, padded), rng)[:crop_size, :crop_size]
-        return signal[window] + noise, mask[window]
-
-    def _read(self, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        clean, mask = self._dataset.read_pair(name)
-        record = self._dataset.read_record(name)
-        power = np.array(self._dataset.calibration.micrographs[record.source].noise_power)
-        return add_ice(clean, record, self._dataset.calibration), mask, power
+def _choose_real(
+    config: TrainConfig, dataset: SimulatedDataset, files: list[Path], split: Split | None
+) -> tuple[RealCrops, Split | None]:
+    """Return the real crops to learn from, and the split unless a strip to be held out would be too narrow."""
+    if split is not None and split.held_out_part != (0.0, 1.0):
+        strip = RealCrops(files, config.pixel_size, dataset.calibration, split.held_out_part)
+        if min(strip.shape) < _LEAST_STRIP:
+            logger.warning('a strip of %d px is too narrow to judge a model by: nothing is held out, the last model '
+                           'is kept unjudged; give more or larger micrographs', min(strip.shape))
+            split = None
+    if split is None:
+        return RealCrops(files, config.pixel_size, dataset.calibration), None
+    return RealCrops(split.train, config.pixel_size, dataset.calibration, split.train_part), split
 
 
-class RealCrops:
-    """Crops of real micrographs in contrast units; read from disk as they are drawn."""
-
-    def __init__(self, files: list[Path], pixel_size: float | None, calibration: Calibration, crop_size: int):
-        self._files, self._pixel_size = files, pixel_size
-        self._working = calibration.pixel_size
-        self._sign = -1 if calibration.micrographs[0].grey_sd < 0 else 1
-        self._load = lru_cache(_CACHED_MICROGRAPHS)(self._read)
-        _check_crop(self._load(0).shape, crop_size, f'micrograph {str(files[0])!r}')
-
-    @property
-    def n_micrographs(self) -> int:
-        """Number of micrographs the crops come from."""
-        return len(self._files)
-
-    def draw(self, rng: np.random.Generator, crop_size: int) -> np.ndarray:
-        """Return (c, c) float32, contrast units, dark particles."""
-        index = int(rng.integers(len(self._files)))
-        image = self._load(index)
-        _check_crop(image.shape, crop_size, f'micrograph {str(self._files[index])!r}')
-        return image[_draw_window(image.shape, crop_size, rng)]
-
-    def _read(self, index: int) -> np.ndarray:
-        image, pixel_size = read_real_image(self._files[index], self._pixel_size)
-        image = resample_image(image, pixel_size, self._working)
-        scale = measure_grey_scale(image)
-        return GreyScale(scale.mean, self._sign * scale.sd).normalise(image[find_good_region(image)])
+def _make_simulated(
+    config: TrainConfig, dataset: SimulatedDataset, crop_size: int, recipe: PriorRecipe
+) -> FreshCrops | SimulatedCrops:
+    if config.simulation == 'dataset':
+        return SimulatedCrops(dataset, crop_size, recipe)
+    diameter = max(one.diameter for one in dataset.load_ensemble().volumes)
+    protocol = build_protocol(dataclasses.replace(dataset.config, seed=config.seed), dataset.calibration, diameter)
+    return FreshCrops(dataset, dataclasses.replace(protocol, purpose=TRAINED), crop_size, recipe)
 
 
-def _draw_window(shape: tuple[int, ...], crop_size: int, rng: np.random.Generator) -> tuple[slice, slice]:
-    y, x = (int(rng.integers(length - crop_size + 1)) for length in shape)
-    return slice(y, y + crop_size), slice(x, x + crop_size)
+def _make_settings(config: TrainConfig, crop_size: int) -> TrainerSettings:
+    shared: dict[str, Any] = {key: config.choose(key) for key in (
+        'max_steps', 'max_minutes', 'checkpoint_every', 'patience', 'learning_rate', 'contrastive_weight', 'sampling',
+        'temperature', 'n_positions', 'seed', 'discriminator_crop')}
+    if config.held_out == 0:
+        shared['patience'] = None
+    if config.preset == 'paper':
+        return TrainerSettings(**shared, **PAPER, depth=crop_size.bit_length() - 1,
+                               mixed_precision=config.mixed_precision)
+    return TrainerSettings(**shared, n_inputs=2 + len(SCALES))
 
 
-def _check_crop(shape: tuple[int, ...], crop_size: int, what: str) -> None:
-    if min(shape) < crop_size:
-        raise InputError(f'crop_size {crop_size} is larger than the {what} of {shape[1]} x {shape[0]} px; '
-                         f'use at most {min(shape) // 16 * 16}')
+def _write_gates(plan: TrainingPlan, output: Path) -> None:
+    """Judge the model that was kept on simulations of its own, and write what it passed into its card."""
+    card = read_card(output)
+    translate = build_translator(load_generator(output), card['description'])
+    # simulations and windows that took no part in choosing the model
+    gates = measure_gates(plan.build_judge(plan.config.seed + 1, _GATE_CROPS), plan.real, translate, plan.config.seed)
+    describe_model(output, {**card['description'], 'gates': gates})
+    realism = gates['realism']
+    if not realism['passed']:
+        logger.warning('the model is not better than its prior on held-out crops (distance %.4g, prior %.4g): generate '
+                       'will use the prior unless told --force', realism['model'], realism['prior'])

@@ -15,7 +15,7 @@ from cryogem.specimen.micrograph import paint, project_particles, split_centers
 from cryogem.specimen.orientation import ViewPreference
 from cryogem.specimen.placement import draw_count, place_particles
 
-SIMULATED, NOISE, GENERATED = 0, 1, 2       # purposes of random streams
+SIMULATED, NOISE, GENERATED, TRAINED = 0, 1, 2, 3       # purposes of random streams
 _DEFOCUS_JITTER = 0.02                      # share by which a CTF taken from a real micrograph is varied
 
 

@@ -1,5 +1,5 @@
 """What is learned: generators, their training, model folders and published checkpoints."""
 
-from cryogem.translation.translate import load_generator
+from cryogem.translation.model import load_generator
 
 __all__ = ['load_generator']

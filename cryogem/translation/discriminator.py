@@ -4,10 +4,10 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from cryogem.errors import ConfigError
-from cryogem.translation.generator import use_channels_last
+from cryogem.translation.generator import SLOPE, use_channels_last
+from cryogem.translation.paper import FrameNorm
 
 NORMS = ('instance', 'spectral')
-_SLOPE = 0.2
 
 
 class PatchDiscriminator(nn.Module):
@@ -35,8 +35,8 @@ class PatchDiscriminator(nn.Module):
             convolution = nn.Conv2d(above, below, 4, stride=2 if level < n_layers else 1, padding=1)
             layers.append(spectral_norm(convolution) if norm == 'spectral' else convolution)
             if norm == 'instance' and level > 0:
-                layers.append(nn.InstanceNorm2d(below))
-            layers.append(nn.LeakyReLU(_SLOPE))
+                layers.append(FrameNorm())
+            layers.append(nn.LeakyReLU(SLOPE))
         last = nn.Conv2d(widths[-1], 1, 4, padding=1)
         layers.append(spectral_norm(last) if norm == 'spectral' else last)
         self.model = nn.Sequential(*layers)

@@ -1,16 +1,17 @@
-"""Networks, losses and optimizers of the `fast` preset: what one training step changes."""
+"""Networks, losses and optimizers: what one training step changes."""
 
 import copy
+import logging
 from collections.abc import Iterable
-from dataclasses import dataclass
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cryogem.translation.discriminator import PatchDiscriminator
-from cryogem.translation.generator import ResidualGenerator
+from cryogem.translation.engine import Engine
+from cryogem.translation.hardware import has_fast_bf16
 from cryogem.translation.losses import (
     ProjectionHeads,
     compute_contrastive_loss,
@@ -18,138 +19,186 @@ from cryogem.translation.losses import (
     compute_generator_loss,
     compute_gradient_penalty,
 )
+from cryogem.translation.model import Generator
 from cryogem.translation.pairs import CropBatch
-from cryogem.translation.sampling import draw_region_positions, reduce_mask
+from cryogem.translation.sampling import Positions, RegionPositions, draw_positions, draw_region_positions, reduce_mask
+from cryogem.translation.settings import PAPER_SPAN, TrainerSettings, build_networks
+from cryogem.translation.statistics import TextureStatistics, compare_statistics, measure_statistics
 
-LOSSES = ('d_loss', 'g_loss', 'contrastive_loss', 'gradient_penalty', 'residual_rms', 'd_gradient', 'g_gradient')
-_POSITIONS_STREAM = 1                       # distinguishes the stream of positions from others of the same seed
+LOSSES = ('d_loss', 'g_loss', 'contrastive_loss', 'statistics_loss', 'gradient_penalty', 'residual_rms', 'd_gradient',
+          'g_gradient')
+_POSITIONS_STREAM, _WINDOW_STREAM = 1, 2    # distinguish these streams from others of the same seed
 
-
-@dataclass(frozen=True)
-class TrainerSettings:
-    """What a training depends on besides its crops. Defaults of what users set are in `cryogem.config.TrainConfig`."""
-
-    max_steps: int
-    checkpoint_every: int
-    learning_rate: float
-    contrastive_weight: float
-    temperature: float
-    n_positions: int                        # per region, layer and crop
-    seed: int
-    max_minutes: float | None = None
-    device: str = 'cpu'
-    channels: int = 24                      # of the generator
-    n_levels: int = 3
-    discriminator_width: int = 32
-    discriminator_layers: int = 3
-    discriminator_widest: int = 4           # the last maps, in widths: the last layers would cost most
-    contrastive_crops: int = 4              # crops per step in the contrastive loss, whose encoder pass costs a third
-    penalty_weight: float = 0.01            # 1 makes the discriminator blind to skewed noise
-    penalty_crops: int = 2                  # crops per step on which the gradient penalty is taken
-    average_decay: float = 0.99             # of the running average of the generator's weights
+logger = logging.getLogger(__name__)
 
 
 class Learner:
-    """Generator, discriminator and projection heads with their optimizers and the generator's running average."""
+    """Generator, discriminator and projection heads with their optimizers and the generator's running average.
 
-    def __init__(self, settings: TrainerSettings):
-        self._settings = settings
-        self._device = torch.device(settings.device)
+    Parameters
+    ----------
+    engine : the processes that learn together; without, this one alone on the CPU.
+    wanted : statistics of the real crops, for settings with a weight for them.
+    """
+
+    def __init__(self, settings: TrainerSettings, engine: Engine | None = None,
+                 wanted: TextureStatistics | None = None):
+        self._settings, self._engine = settings, engine or Engine()
+        device = self._engine.device
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(settings.seed)
-            self._generator = ResidualGenerator(settings.channels, settings.n_levels)
-            self._discriminator = PatchDiscriminator(
-                settings.discriminator_width, settings.discriminator_layers, 'spectral', settings.discriminator_widest)
+            self._generator, self._discriminator = build_networks(settings)
             self._heads = ProjectionHeads(self._generator.feature_channels)
         networks: tuple[nn.Module, ...] = (self._generator, self._discriminator, self._heads)
         for network in networks:
-            network.to(self._device)
-        self.averaged = copy.deepcopy(self._generator).eval().requires_grad_(False)
-        self._optimizers = [self._make_optimizer(network) for network in networks]
+            network.to(device)
+        self._has_average = settings.average_decay > 0
+        self.averaged: Generator = self._generator
+        if self._has_average:
+            self.averaged = copy.deepcopy(self._generator).eval().requires_grad_(False)
+        self._wanted = wanted.to(device) if wanted is not None and settings.statistics_weight > 0 else None
+        self._span = PAPER_SPAN if settings.preset == 'paper' else None
+        self._is_mixed = settings.mixed_precision and has_fast_bf16(device)
+        if settings.mixed_precision and not self._is_mixed:
+            logger.info('%s has no fast bf16; training in float32', device)
+        self._optimizers = [torch.optim.Adam(one.parameters(), settings.learning_rate, (0.5, 0.999))
+                            for one in networks]
         self._parts: dict[str, Any] = {
             'generator': self._generator, 'discriminator': self._discriminator, 'heads': self._heads,
-            'averaged': self.averaged,
+            **({'averaged': self.averaged} if self._has_average else {}),
             **{f'optimizer_{index}': one for index, one in enumerate(self._optimizers)},
         }
 
-    def _make_optimizer(self, network: nn.Module) -> torch.optim.Optimizer:
-        return torch.optim.Adam(network.parameters(), lr=self._settings.learning_rate, betas=(0.5, 0.999))
-
     def learn(self, batch: CropBatch, step: int) -> dict[str, float]:
-        """Take one step and return the losses of it, by the names of `LOSSES`.
+        """Take one step and return the losses of it over all processes, by the names of `LOSSES`.
 
-        When one of them is not finite the networks are left as they were.
+        When one of them is not finite the networks are left as they were. Generator and discriminator learn from the
+        same crops, each against the other as it was before the step.
         """
-        batch = batch.to(self._device)
-        features = self._generator.encode(batch.prior)
-        generated = self._generator.decode(batch.prior, features)
-        d_loss, penalty = self._measure_discriminator(generated.detach(), batch.real)
-        for_generator = self._measure_generator(generated, features, batch.mask, step)
-        losses = {
-            'd_loss': d_loss, 'gradient_penalty': penalty, **for_generator,
-            'residual_rms': (generated.detach() - batch.prior).square().mean().sqrt(),
-            'd_gradient': _measure_gradient(self._discriminator.parameters()),
-            'g_gradient': _measure_gradient([*self._generator.parameters(), *self._heads.parameters()]),
-        }
-        values = dict(zip(losses, torch.stack(list(losses.values())).detach().double().tolist(), strict=True))
+        batch = batch.to(self._engine.device)
+        inputs, real = self._scale(batch.inputs), self._scale(batch.real)
+        with self._autocast():
+            generated, features = self._generator.translate_with_features(inputs)
+        generated = generated.float()
+        windows = self._cut(step, real, generated)
+        d_loss, penalty = self._measure_discriminator(windows[0], windows[1].detach())
+        losses = {'d_loss': d_loss, 'gradient_penalty': penalty,
+                  **self._measure_generator(batch, inputs, generated, windows[1], features, step)}
+        for network in (self._discriminator, self._generator, self._heads):
+            self._engine.average_gradients(network.parameters())
+        losses['residual_rms'] = (generated.detach() - inputs[:, :1]).square().mean().sqrt()
+        averaged = self._engine.average(torch.stack([one.detach().float() for one in losses.values()]))
+        values = dict(zip(losses, averaged.double().tolist(), strict=True))
+        values['d_gradient'] = float(_measure_gradient(self._discriminator.parameters()))
+        values['g_gradient'] = float(_measure_gradient([*self._generator.parameters(), *self._heads.parameters()]))
         if np.isfinite(list(values.values())).all():
-            for optimizer in self._optimizers:
-                optimizer.step()
-            self._update_average(step)
+            self._update(step)
         return {key: values[key] for key in LOSSES}
 
-    def _measure_discriminator(self, generated: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
+    def _scale(self, images: Tensor) -> Tensor:
+        """Bring contrast units to what the networks see."""
+        return images if self._span is None else (images / self._span).clamp(-1, 1)
+
+    def _autocast(self) -> AbstractContextManager:
+        return torch.autocast(self._engine.device.type, torch.bfloat16, enabled=self._is_mixed)
+
+    def _cut(self, step: int, *images: Tensor) -> list[Tensor]:
+        """Return the part of `images` that the discriminator sees in this step."""
+        side, length = self._settings.discriminator_crop, min(images[0].shape[-2:])
+        if side is None or side >= length:
+            return list(images)
+        entropy = np.random.SeedSequence(self._settings.seed, spawn_key=(_WINDOW_STREAM, step))
+        corners = np.random.default_rng(entropy).integers(length - side + 1, size=(len(images), 2))
+        return [one[..., y:y + side, x:x + side] for one, (y, x) in zip(images, corners.tolist(), strict=True)]
+
+    def _measure_discriminator(self, real: Tensor, generated: Tensor) -> tuple[Tensor, Tensor]:
         """Set the gradients of the discriminator; return its loss and the gradient penalty."""
         self._optimizers[1].zero_grad()
-        n_penalty = min(self._settings.penalty_crops, len(real))
+        n_penalty = min(self._share(self._settings.penalty_crops), len(real)) if self._settings.penalty_weight else 0
         flat = real[:n_penalty].clone().requires_grad_()            # a part only: the penalty's gradient costs double
-        scores = self._discriminator(torch.cat([flat, real[n_penalty:], generated]))
-        scores_real, scores_generated = scores[:len(real)], scores[len(real):]
-        loss = compute_discriminator_loss(scores_real, scores_generated)
-        penalty = compute_gradient_penalty(scores_real[:n_penalty], flat) if n_penalty else loss.new_zeros(())
+        with self._autocast():
+            if len(real) == 1 and not n_penalty:        # frames one by one: their norms stay in the layout they are in
+                scores_real, scores_generated = self._discriminator(real), self._discriminator(generated)
+            else:
+                scores = self._discriminator(torch.cat([flat, real[n_penalty:], generated]))
+                scores_real, scores_generated = scores[:len(real)], scores[len(real):]
+        loss = compute_discriminator_loss(scores_real.float(), scores_generated.float())
+        penalty = loss.new_zeros(())
+        if n_penalty:
+            penalty = compute_gradient_penalty(scores_real[:n_penalty], flat)
         (loss + self._settings.penalty_weight * penalty).backward()
         return loss, penalty
 
-    def _measure_generator(self, generated: Tensor, features: list[Tensor], mask: Tensor, step: int
-                           ) -> dict[str, Tensor]:
-        """Set the gradients of generator and heads; return their losses.
-
-        Generator and discriminator learn from the same crops, each against the other as it was before the step.
-        """
+    def _measure_generator(
+        self, batch: CropBatch, inputs: Tensor, generated: Tensor, window: Tensor, features: list[Tensor], step: int
+    ) -> dict[str, Tensor]:
+        """Set the gradients of generator and heads; return their losses."""
+        settings, zero = self._settings, generated.new_zeros(())
         self._optimizers[0].zero_grad()
         self._optimizers[2].zero_grad()
         self._discriminator.requires_grad_(False)
-        adversarial = compute_generator_loss(self._discriminator(generated))
-        contrastive = adversarial.new_zeros(())
-        if self._settings.contrastive_weight > 0:
-            contrastive = self._compare(generated, features, mask, step)
-        (adversarial + self._settings.contrastive_weight * contrastive).backward()
+        adversarial = contrastive = statistics = zero
+        if settings.adversarial_weight > 0:
+            with self._autocast():
+                scores = self._discriminator(window)
+            adversarial = compute_generator_loss(scores.float())
+        if settings.contrastive_weight > 0:
+            contrastive = self._compare(batch, inputs, generated, features, step)
+        if self._wanted is not None:
+            statistics = compare_statistics(measure_statistics(self._engine.gather(generated)), self._wanted)
+        changed = (generated - inputs[:, :1]).square().mean() if settings.residual_weight > 0 else zero
+        (settings.adversarial_weight * adversarial + settings.contrastive_weight * contrastive
+         + settings.statistics_weight * statistics + settings.residual_weight * changed).backward()
         self._discriminator.requires_grad_(True)
-        return {'g_loss': adversarial, 'contrastive_loss': contrastive}
+        return {'g_loss': adversarial, 'contrastive_loss': contrastive, 'statistics_loss': statistics}
 
-    def _compare(self, generated: Tensor, features: list[Tensor], mask: Tensor, step: int) -> Tensor:
+    def _compare(self, batch: CropBatch, inputs: Tensor, generated: Tensor, features: list[Tensor], step: int
+                 ) -> Tensor:
         """Return the contrastive loss; the keys are the features the generated crops were made from."""
-        n = self._settings.contrastive_crops
-        entropy = np.random.SeedSequence(self._settings.seed, spawn_key=(_POSITIONS_STREAM, step))
-        random = torch.Generator().manual_seed(int(entropy.generate_state(1, np.uint64)[0] >> np.uint64(1)))
-        positions = [
-            draw_region_positions(reduce_mask(mask[:n], one.shape[-2:]), self._settings.n_positions, random)
-            for one in features]
-        queries = self._generator.encode(generated[:n])
-        keys = [one[:n].detach() for one in features]
-        return compute_contrastive_loss(self._heads, queries, keys, positions, self._settings.temperature)
+        n = min(self._share(self._settings.contrastive_crops), len(generated))
+        places: list[list[Positions | RegionPositions]] = [[] for _ in features]
+        for crop, number in enumerate(batch.numbers[:n]):
+            random = self._make_generator(step, number)
+            for layer, one in enumerate(features):
+                places[layer].append(self._draw_places(reduce_mask(batch.mask[crop:crop + 1], one.shape[-2:]), random))
+        with self._autocast():                  # the encoder alone
+            queries = self._generator.encode(torch.cat([generated[:n], inputs[:n, 1:]], dim=1))
+        keys = [one[:n].detach().float() for one in features]
+        return compute_contrastive_loss(
+            self._heads, [one.float() for one in queries], keys, [_join(one) for one in places],
+            self._settings.temperature, self._engine.average)
+
+    def _draw_places(self, mask: Tensor, random: torch.Generator) -> Positions | RegionPositions:
+        if self._settings.sampling == 'uniform':
+            return draw_positions(torch.ones_like(mask), self._settings.n_positions, random)
+        return draw_region_positions(mask, self._settings.n_positions, random)
+
+    def _make_generator(self, step: int, number: int) -> torch.Generator:
+        """Return the random stream of the positions in one crop: whichever process holds it draws the same."""
+        entropy = np.random.SeedSequence(self._settings.seed, spawn_key=(_POSITIONS_STREAM, step, number))
+        return torch.Generator().manual_seed(int(entropy.generate_state(1, np.uint64)[0] >> np.uint64(1)))
+
+    def _share(self, n_crops: int) -> int:
+        """Return this process' part of `n_crops` of a step."""
+        return -(-n_crops // self._engine.n_processes)
 
     @torch.no_grad()
-    def _update_average(self, step: int) -> None:
-        """Move the average towards the generator, faster in the first steps, when the average knows little."""
-        decay = min(self._settings.average_decay, (1 + step) / (10 + step))
-        for average, current in zip(self.averaged.parameters(), self._generator.parameters(), strict=True):
-            average.lerp_(current, 1 - decay)
+    def _update(self, step: int) -> None:
+        """Step all optimizers; move the average, faster in the first steps, when it knows little."""
+        for optimizer in self._optimizers:
+            for group in optimizer.param_groups:
+                group['lr'] = self._settings.learning_rate * find_rate_factor(step, self._settings)
+            optimizer.step()
+        if self._has_average:
+            decay = min(self._settings.average_decay, (1 + step) / (10 + step))
+            for average, current in zip(self.averaged.parameters(), self._generator.parameters(), strict=True):
+                average.lerp_(current, 1 - decay)
 
-    def translate(self, prior: Tensor) -> Tensor:
-        """Translate `prior` (b, 1, h, w) with the averaged generator."""
-        with torch.inference_mode():
-            return self.averaged(prior.to(self._device))
+    def translate(self, inputs: Tensor) -> Tensor:
+        """Translate `inputs` (b, n_inputs, h, w) with the averaged generator, contrast units in and out."""
+        with torch.inference_mode(), self._autocast():
+            output = self.averaged(self._scale(inputs.to(self._engine.device))).float()
+        return output * (self._span or 1.0)
 
     def state_dict(self) -> dict[str, Any]:
         """Return all that a later step depends on."""
@@ -164,6 +213,23 @@ class Learner:
         """
         for name, part in self._parts.items():
             part.load_state_dict(state[name])
+
+
+def find_rate_factor(step: int, settings: TrainerSettings) -> float:
+    """Return the factor of the learning rate in `step` (from 0): one, then falling linearly towards zero at the end."""
+    first = settings.decay_from * settings.max_steps
+    if settings.decay_from >= 1 or step < first:
+        return 1.0
+    return max(0.0, (settings.max_steps - step) / (settings.max_steps - first))
+
+
+def _join(places: list[Positions | RegionPositions]) -> Any:
+    """Put the positions of single crops together."""
+    if isinstance(places[0], RegionPositions):
+        return RegionPositions(_join([one.particle for one in places if isinstance(one, RegionPositions)]),
+                               _join([one.background for one in places if isinstance(one, RegionPositions)]))
+    drawn = [one for one in places if isinstance(one, Positions)]
+    return Positions(torch.cat([one.index for one in drawn]), torch.cat([one.is_drawn for one in drawn]))
 
 
 def _measure_gradient(parameters: Iterable[nn.Parameter]) -> Tensor:

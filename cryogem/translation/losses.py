@@ -1,15 +1,16 @@
 """Losses of the translation: least-squares adversarial, mask-guided contrastive, gradient penalty."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cryogem.translation.sampling import RegionPositions, gather_features
+from cryogem.translation.sampling import Positions, RegionPositions, gather_features
 
 PROJECTION_WIDTH = 256
+Count = Callable[[Tensor], Tensor]          # of queries here -> their mean number over all processes
 
 
 class ProjectionHeads(nn.Module):
@@ -43,32 +44,41 @@ def compute_contrastive_loss(
     heads: ProjectionHeads,
     queries: Sequence[Tensor],
     keys: Sequence[Tensor],
-    positions: Sequence[RegionPositions],
+    positions: Sequence[RegionPositions | Positions],
     temperature: float,
+    count: Count = lambda n: n,
 ) -> Tensor:
-    """Return the mask-guided contrastive loss, averaged over encoder layers.
+    """Return the contrastive loss, averaged over encoder layers.
 
     Parameters
     ----------
     queries : per layer (b, c, h, w), features of the generated image.
     keys : per layer (b, c, h, w), features of the noisy simulation it was made from; detached here.
-    positions : per layer, where to compare.
+    positions : per layer, where to compare: in two regions (guided by the mask), or anywhere (plain CUT).
     temperature : divides all similarities.
+    count : with several processes, gives the mean number of queries over them, so that the mean of their losses is the
+        loss of all crops.
     """
     total = queries[0].new_zeros(())
     for layer, (query, key, where) in enumerate(zip(queries, keys, positions, strict=True)):
-        regions = []
-        for region in (where.particle, where.background):
-            with torch.no_grad():
-                key_vectors = heads(layer, gather_features(key, region))
-            query_vectors = heads(layer, gather_features(query, region))
-            regions.append(RegionVectors(query_vectors, key_vectors, region.is_drawn))
-        total = total + compute_layer_contrast(regions[0], regions[1], temperature)
+        if isinstance(where, RegionPositions):
+            regions = [_project(heads, layer, query, key, one) for one in (where.particle, where.background)]
+            total = total + compute_layer_contrast(regions[0], regions[1], temperature, count)
+        else:
+            total = total + compute_patch_contrast(_project(heads, layer, query, key, where), temperature, count)
     return total / len(queries)
 
 
-def compute_layer_contrast(particle: RegionVectors, background: RegionVectors, temperature: float) -> Tensor:
-    """Return the contrastive loss of one layer.
+def _project(heads: ProjectionHeads, layer: int, query: Tensor, key: Tensor, region: Positions) -> RegionVectors:
+    with torch.no_grad():
+        key_vectors = heads(layer, gather_features(key, region))
+    return RegionVectors(heads(layer, gather_features(query, region)), key_vectors, region.is_drawn)
+
+
+def compute_layer_contrast(
+    particle: RegionVectors, background: RegionVectors, temperature: float, count: Count = lambda n: n
+) -> Tensor:
+    """Return the mask-guided contrastive loss of one layer.
 
     For a query q of one region, k+ is the key at its own position and the k- are all keys of the other region of
     the same image: ``-log(exp(q·k+/t) / (exp(q·k+/t) + sum_j exp(q·k-_j/t)))``, averaged over the queries of both
@@ -77,7 +87,20 @@ def compute_layer_contrast(particle: RegionVectors, background: RegionVectors, t
     """
     first, n_first = _sum_region_contrast(particle, background, temperature)
     second, n_second = _sum_region_contrast(background, particle, temperature)
-    return (first + second) / (n_first + n_second).clamp(min=1)
+    return (first + second) / count((n_first + n_second).float()).clamp(min=1e-3)
+
+
+def compute_patch_contrast(anywhere: RegionVectors, temperature: float, count: Count = lambda n: n) -> Tensor:
+    """Return the contrastive loss of one layer without a mask (CUT, Park et al. 2020, arXiv 2007.15651).
+
+    As `compute_layer_contrast`, but the k- of a query are the keys of all other positions of its image.
+    """
+    similarity = anywhere.query @ anywhere.key.transpose(1, 2) / temperature
+    similarity = similarity.masked_fill(~anywhere.is_drawn.unsqueeze(1), -torch.inf)
+    own = torch.diagonal(similarity, dim1=1, dim2=2)
+    is_counted = anywhere.is_drawn & (anywhere.is_drawn.sum(1, keepdim=True) > 1)
+    losses = (similarity.logsumexp(-1) - own).masked_fill(~is_counted, 0.0)
+    return losses.sum() / count(is_counted.sum().float()).clamp(min=1e-3)
 
 
 def _sum_region_contrast(own: RegionVectors, other: RegionVectors, temperature: float) -> tuple[Tensor, Tensor]:

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from cryogem.errors import InputError, OutputError
 from cryogem.io.checkpoint import load_tensors
-from cryogem.translation.generator import N_PAPER_FEATURES, PaperGenerator
-from cryogem.translation.translate import CARD, save_model
+from cryogem.translation.model import CARD, save_model
+from cryogem.translation.paper import N_PAPER_FEATURES, PaperGenerator
 
 _PREFIX = 'module.'                         # left by torch's DataParallel
 _OUTERMOST = 'model.down.0.weight'

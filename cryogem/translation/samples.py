@@ -13,7 +13,7 @@ _GAP = 4                                    # px of white between crops
 
 
 def write_sample(path: Path, crops: Sequence[np.ndarray]) -> None:
-    """Write crops (h, w) side by side as an 8 bit PNG: prior, generated, real.
+    """Write crops (h, w) side by side as an 8 bit PNG: what is clean, the prior, generated, real.
 
     All have the grey mapping of the last one, the real crop: its mean ± 3 sd from black to white.
 

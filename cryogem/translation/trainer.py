@@ -1,38 +1,44 @@
-"""Training of the `fast` preset: setup -> fit -> save, resumable at any moment.
+"""Training: setup -> fit -> save, resumable at any moment.
 
 The state of a run is what its checkpoint holds; the crops and positions of a step follow from seed and step alone.
-So a run that was killed and continued ends, on a CPU, with the very numbers of an uninterrupted one.
+So a run that was killed and continued ends, on a CPU, with the very numbers of an uninterrupted one. All files are
+written by the first process.
 """
 
 import dataclasses
 import logging
 import math
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
+
+from torch import Tensor
 
 from cryogem.errors import ConfigError, InputError, OutputError, TrainingError
 from cryogem.io.checkpoint import load_checkpoint, save_checkpoint
 from cryogem.io.files import make_folder
 from cryogem.progress import MetricsLog, Progress
-from cryogem.translation.learner import LOSSES, Learner, TrainerSettings
-from cryogem.translation.pairs import CropBatch
+from cryogem.translation.engine import Engine
+from cryogem.translation.learner import LOSSES, Learner
+from cryogem.translation.model import save_model
+from cryogem.translation.pairs import CropBatch, Sampler, stream_crops
 from cryogem.translation.samples import write_sample
-from cryogem.translation.translate import save_model
+from cryogem.translation.settings import TrainerSettings
+from cryogem.translation.statistics import TextureStatistics
 
-CHECKPOINT, METRICS, SAMPLES = 'checkpoint.pt', 'metrics.csv', 'samples'
+CHECKPOINT, METRICS, REALISM, SAMPLES = 'checkpoint.pt', 'metrics.csv', 'realism.csv', 'samples'
 COLUMNS = ('step', *LOSSES, 'seconds')
-_MAY_CHANGE = ('max_steps', 'max_minutes', 'checkpoint_every', 'device')
+REALISM_COLUMNS = ('step', 'model', 'prior')
+_MAY_CHANGE = ('max_steps', 'max_minutes', 'checkpoint_every', 'patience')
+
+Translate = Callable[[Tensor], Tensor]      # (b, n_inputs, h, w) -> (b, 1, h, w), contrast units
+Judge = Callable[[Translate], float]        # how far what it makes is from held-out real crops; smaller is better
+Watcher = Callable[[int, dict[str, float]], None]       # step, figures by name
 
 logger = logging.getLogger(__name__)
-
-
-class Sampler(Protocol):
-    """Where crops come from."""
-
-    def draw(self, step: int) -> CropBatch:
-        """Return the crops of `step`, which follow from `step` alone."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +48,17 @@ class TrainingResult:
     step: int                               # steps done, over all runs into this folder
     seconds: float                          # spent in them
     losses: dict[str, float]                # of the last step
+    best_step: int                          # after which the model that was kept had been trained
+
+
+@dataclass(frozen=True)
+class Support:
+    """What a training may be given beside its crops."""
+
+    judge: Judge | None = None              # ends a training early and chooses the model to keep; None: the last
+    wanted: TextureStatistics | None = None  # of the real crops
+    watch: Watcher | None = None            # is told every figure
+    n_workers: int = 1                      # processes that draw crops
 
 
 def train(
@@ -50,11 +67,14 @@ def train(
     output_dir: Path,
     resume: bool = False,
     description: dict[str, Any] | None = None,
+    support: Support | None = None,
+    engine: Engine | None = None,
 ) -> TrainingResult:
-    """Train a residual generator and keep its running average as the model in `output_dir`.
+    """Train a generator and keep its best running average as the model in `output_dir`.
 
-    Ends after ``max_steps``, or after ``max_minutes`` of all runs into this folder together. Every
-    ``checkpoint_every`` steps, and at the end, it writes checkpoint, model and a sample picture.
+    Ends after ``max_steps``, after ``max_minutes`` of all runs into this folder together, or when ``patience``
+    checkpoints in a row have brought no better model. Every ``checkpoint_every`` steps, and at the end, it judges the
+    model and writes model (if better), sample picture and checkpoint.
 
     Parameters
     ----------
@@ -62,6 +82,7 @@ def train(
     output_dir : becomes a model folder, with ``metrics.csv``, ``samples/`` and ``checkpoint.pt`` beside the model.
     resume : go on from the checkpoint in `output_dir`; without one, begin.
     description : plain JSON values for the model's card, beside steps and seconds.
+    engine : the processes, launched; without, this one alone.
 
     Raises
     ------
@@ -69,36 +90,44 @@ def train(
     ConfigError : a setting differs from that of the run to resume.
     TrainingError : a loss or gradient is not finite; the last checkpoint is kept.
     """
-    run = _Run(settings, output_dir, description or {})
+    engine = engine or Engine()
+    run = _Run(settings, output_dir, description or {}, support or Support(), engine)
     run.setup(resume)
     if run.is_finished:
         logger.info('training in %s is finished already, after %d steps; give more steps or minutes to go on',
                     output_dir, run.step)
     else:
         run.fit(sampler)
-    return TrainingResult(run.step, run.seconds, run.losses)
+    engine.wait()
+    return TrainingResult(run.step, run.seconds, run.losses, run.best_step)
 
 
 class _Run:
     """One training and its folder."""
 
-    def __init__(self, settings: TrainerSettings, output_dir: Path, description: dict[str, Any]):
+    def __init__(self, settings: TrainerSettings, output_dir: Path, description: dict[str, Any], support: Support,
+                 engine: Engine):
         self._settings, self._output_dir, self._description = settings, output_dir, description
+        self._support, self._engine = support, engine
         self._checkpoint = output_dir / CHECKPOINT
         self._metrics = MetricsLog(output_dir / METRICS, COLUMNS)
-        self._learner = Learner(settings)
+        self._realism = MetricsLog(output_dir / REALISM, REALISM_COLUMNS)
+        self._learner = Learner(settings, engine, support.wanted)
         self.step, self.seconds = 0, 0.0
         self.losses: dict[str, float] = {}
+        self.best_step, self._best = 0, math.inf
+        self._prior = math.nan                          # distance of the prior
+        self._n_without = 0                             # checks in a row without a better model
 
     @property
     def is_finished(self) -> bool:
-        """Whether the steps or the minutes are used up."""
-        minutes = self._settings.max_minutes
-        return self.step >= self._settings.max_steps or (minutes is not None and self.seconds >= 60 * minutes)
+        """Whether steps, minutes or patience are used up."""
+        minutes, patience = self._settings.max_minutes, self._settings.patience
+        return (self.step >= self._settings.max_steps or (minutes is not None and self.seconds >= 60 * minutes)
+                or (patience is not None and self._n_without >= patience))
 
     def setup(self, resume: bool) -> None:
         """Prepare the folder, and take up the state of the checkpoint."""
-        make_folder(self._output_dir / SAMPLES)
         if self._checkpoint.exists():
             if not resume:
                 raise OutputError(f'output {str(self._output_dir)!r} holds a training already; '
@@ -106,22 +135,39 @@ class _Run:
             self._load()
         elif resume:
             logger.info('no checkpoint in %s yet, training begins', self._output_dir)
-        self._metrics.keep_until('step', self.step)
+        if self._engine.is_first:
+            make_folder(self._output_dir / SAMPLES)
+            for left in [*self._output_dir.glob('.*.part'), *(self._output_dir / SAMPLES).glob('.*.part')]:
+                with suppress(OSError):     # of a run that was killed while it wrote
+                    left.unlink()
+            self._metrics.keep_until('step', self.step)
+            if self._support.judge:
+                self._realism.keep_until('step', self.step)
+        self._engine.wait()
 
     def fit(self, sampler: Sampler) -> None:
-        """Train until steps or minutes are used up."""
+        """Train until steps, minutes or patience are used up."""
         progress = Progress('training', self._settings.max_steps, self.step)
         started = time.monotonic() - self.seconds
-        while not self.is_finished:
-            batch = sampler.draw(self.step)
+        if self._support.judge and self._engine.is_first and math.isnan(self._prior):
+            self._prior = self._support.judge(lambda inputs: inputs[:, :1])
+        for batch in stream_crops(sampler, self.step, self._settings.max_steps, self._support.n_workers):
             self.losses = self._learner.learn(batch, self.step)
             self._check_finite()
             self.step += 1
-            self.seconds = time.monotonic() - started
-            self._metrics.append({'step': self.step, **self.losses, 'seconds': round(self.seconds, 3)})
+            self.seconds = self._engine.agree(time.monotonic() - started)
+            self._report({'step': self.step, **self.losses, 'seconds': round(self.seconds, 3)})
             if self.is_finished or self.step % self._settings.checkpoint_every == 0:
                 self._save(batch)
             progress.update(self.step, ', '.join(f'{key} {value:.4g}' for key, value in self.losses.items()))
+            if self.is_finished:
+                break
+
+    def _report(self, row: dict[str, float]) -> None:
+        if self._engine.is_first:
+            self._metrics.append(row)
+            if self._support.watch:
+                self._support.watch(self.step, self.losses)
 
     def _check_finite(self) -> None:
         for key, value in self.losses.items():
@@ -131,24 +177,62 @@ class _Run:
                                     'check the micrographs, or train with a smaller learning_rate')
 
     def _save(self, batch: CropBatch) -> None:
-        """Write model and sample picture, then the checkpoint that says they are there."""
-        self._description.update(steps=self.step, seconds=round(self.seconds, 1))
-        save_model(self._output_dir, self._learner.averaged, self._description)
-        generated = self._learner.translate(batch.prior[:1])
+        """Judge and write the model, a sample picture, then the checkpoint that says they are there."""
+        is_better = self._judge()
+        if self._engine.is_first:
+            if is_better:
+                self._save_model()
+            self._write_sample(batch)
+            save_checkpoint(self._checkpoint, {
+                'step': self.step, 'seconds': self.seconds, 'losses': self.losses, 'best': self._best,
+                'best_step': self.best_step, 'prior': self._prior, 'n_without': self._n_without,
+                'settings': dataclasses.asdict(self._settings), 'learner': self._learner.state_dict(),
+            })
+        self._engine.wait()
+
+    def _judge(self) -> bool:
+        """Say, in all processes alike, whether the model is the best so far; without a judge the last one is."""
+        if not self._support.judge:
+            self.best_step = self.step
+            return True
+        distance = math.inf
+        if self._engine.is_first:
+            distance = self._support.judge(self._learner.translate)
+            self._realism.append({'step': self.step, 'model': distance, 'prior': self._prior})
+            logger.info('step %d: distance to held-out real crops %.4g, of the prior %.4g', self.step, distance,
+                        self._prior)
+            if self._support.watch:
+                self._support.watch(self.step, {'realism_model': distance, 'realism_prior': self._prior})
+        distance = self._engine.agree(distance)
+        is_better = distance < self._best
+        self._n_without = 0 if is_better else self._n_without + 1
+        if is_better:
+            self._best, self.best_step = distance, self.step
+        if self._settings.patience is not None and self._n_without >= self._settings.patience:
+            logger.info('no better model in %d checks: training ends, the model of step %d is kept', self._n_without,
+                        self.best_step)
+        return is_better
+
+    def _save_model(self) -> None:
+        realism = {'model': self._best, 'prior': self._prior} if self._support.judge else None
+        save_model(self._output_dir, self._learner.averaged,
+                   {**self._description, 'steps': self.step, 'seconds': round(self.seconds, 1), 'realism': realism},
+                   f'weights_{self.step:06d}.safetensors')
+
+    def _write_sample(self, batch: CropBatch) -> None:
+        generated = self._learner.translate(batch.inputs[:1])
+        clean = [] if batch.signal is None else [batch.signal]
         write_sample(self._output_dir / SAMPLES / f'step_{self.step:06d}.png',
-                     [one[0, 0].cpu().numpy() for one in (batch.prior, generated, batch.real)])
-        save_checkpoint(self._checkpoint, {
-            'step': self.step, 'seconds': self.seconds, 'losses': self.losses,
-            'settings': dataclasses.asdict(self._settings), 'learner': self._learner.state_dict(),
-        })
+                     [one[0, 0].cpu().numpy() for one in (*clean, batch.prior, generated, batch.real)])
 
     def _load(self) -> None:
-        content = load_checkpoint(self._checkpoint, self._settings.device)
+        content = load_checkpoint(self._checkpoint, self._engine.device)
         try:
-            before = content['settings']
-            self._check_settings(before)
+            self._check_settings(content['settings'])
             self._learner.load_state_dict(content['learner'])
             self.step, self.seconds, self.losses = content['step'], content['seconds'], content['losses']
+            self.best_step, self._best = content['best_step'], content['best']
+            self._prior, self._n_without = content['prior'], content['n_without']
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise InputError(f'checkpoint {str(self._checkpoint)!r} does not fit this training ({error}); '
                              'train into another folder') from error

@@ -1,110 +1,61 @@
-"""Model folders, and the use of a trained generator on whole micrographs.
+"""The use of a trained generator on whole micrographs."""
 
-A model folder holds ``card.json`` (architecture, sizes, where the model comes from, checksum) and ``weights.pt``.
-Loading never runs code from either.
-"""
-
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from cryogem import __version__
-from cryogem.errors import ConfigError, InputError
-from cryogem.io.checkpoint import load_checkpoint, save_checkpoint
-from cryogem.io.files import compute_checksum, make_folder, read_json, write_json
-from cryogem.translation.generator import PaperGenerator, ResidualGenerator
+from cryogem.errors import InputError
+from cryogem.translation.generator import ResidualGenerator
 
-CARD, WEIGHTS = 'card.json', 'weights.pt'
-Generator = ResidualGenerator | PaperGenerator
-_ARCHITECTURES: dict[str, type[ResidualGenerator] | type[PaperGenerator]] = {
-    one.architecture: one for one in (ResidualGenerator, PaperGenerator)}
+TILE = 2048                                 # px: larger frames are translated in tiles of this side
 
 
-def save_model(model_dir: Path, generator: Generator, description: dict[str, Any]) -> None:
-    """Write `generator` as a model folder; `description` (plain JSON values) goes into its card.
+def build_translator(generator: torch.nn.Module, description: dict[str, Any]) -> Callable[[Tensor], Tensor]:
+    """Return what translates inputs (b, n_inputs, h, w) in contrast units with a model trained here.
 
-    Raises
-    ------
-    OutputError : the folder cannot be written.
+    Parameters
+    ----------
+    description : of the model's card; a `contrast_span` in it is what the network's [-1, 1] stands for.
     """
-    make_folder(model_dir)
-    # Without its card a folder is no model: no moment exists in which a card speaks of other weights.
-    (model_dir / CARD).unlink(missing_ok=True)
-    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in generator.state_dict().items()}
-    save_checkpoint(model_dir / WEIGHTS, weights)
-    write_json(model_dir / CARD, {
-        'architecture': generator.architecture,
-        'sizes': generator.sizes,
-        'version': __version__,
-        'weights_sha256': compute_checksum(model_dir / WEIGHTS),
-        'description': description,
-    })
+    span, device = description.get('contrast_span'), next(generator.parameters()).device
+
+    def run(inputs: Tensor) -> Tensor:
+        with torch.inference_mode():
+            inputs = inputs.to(device)
+            return generator(inputs) if span is None else generator((inputs / span).clamp(-1, 1)) * span
+
+    return run
 
 
-def read_card(model_dir: Path) -> dict[str, Any]:
-    """Return the card of a model folder.
+def translate_scaled(generator: torch.nn.Module, prior: np.ndarray, span: float | None) -> np.ndarray:
+    """Run a published network, which works in [-1, 1], over a `prior` (h, w) in contrast units.
 
-    Raises
-    ------
-    InputError : the folder or its card is missing or damaged.
+    Parameters
+    ----------
+    span : contrast units that [-1, 1] stands for, either side, in a network trained here; None for one that came with
+        its published scaling: the range of the frame on the way in, unit sd on the way out.
     """
-    if not Path(model_dir).is_dir():
-        raise InputError(f'model {str(model_dir)!r} is no folder; give the output folder of cryogem train')
-    card = read_json(Path(model_dir) / CARD, 'model')
-    if not isinstance(card, dict):
-        raise InputError(f'model {str(model_dir)!r} has a {CARD} without named values; train or import it again')
-    return card
+    if span is not None:
+        return translate(generator, np.clip(prior / span, -1, 1)) * np.float32(span)
+    low, high = float(prior.min()), float(prior.max())
+    output = translate(generator, (prior - low) / (high - low + 1e-8) * 2 - 1)
+    return ((output - output.mean()) / output.std()).astype(np.float32)
 
 
-def load_generator(model_dir: Path, device: torch.device | str = 'cpu') -> Generator:
-    """Return the trained network of a model folder on `device`, in eval mode.
-
-    Its input and output are (b, 1, h, w) float32, already scaled: contrast units for the architecture ``residual``,
-    [-1, 1] for ``paper``.
-
-    Raises
-    ------
-    InputError : the folder is missing or holds no model, the architecture is unknown, or the weights are damaged.
-    """
-    model_dir = Path(model_dir)
-    generator = _build_generator(model_dir, read_card(model_dir))
-    try:
-        generator.load_state_dict(load_checkpoint(model_dir / WEIGHTS))
-    except RuntimeError as error:
-        raise InputError(f'model {str(model_dir)!r} has weights that do not fit the sizes in its {CARD}; '
-                         'train or import it again') from error
-    return generator.to(device).eval()
-
-
-def _build_generator(model_dir: Path, card: dict[str, Any]) -> Generator:
-    """Build the untrained network a card describes, its weights file checked against the card."""
-    architecture = card.get('architecture')
-    if architecture not in _ARCHITECTURES:
-        raise InputError(f'model {str(model_dir)!r} has the unknown architecture {architecture!r}; '
-                         f'this program knows {", ".join(_ARCHITECTURES)}')
-    weights = model_dir / WEIGHTS
-    if not weights.is_file():
-        raise InputError(f'model {str(model_dir)!r} has no {WEIGHTS}; train or import it again')
-    if compute_checksum(weights) != card.get('weights_sha256'):
-        raise InputError(f'model {str(model_dir)!r} has a damaged {WEIGHTS}, its checksum is not that of {CARD}; '
-                         'train or import it again')
-    try:
-        with torch.random.fork_rng(devices=[]):                     # initial weights draw from the global stream
-            return _ARCHITECTURES[architecture](**card.get('sizes', {}))
-    except (TypeError, ConfigError) as error:
-        raise InputError(f'model {str(model_dir)!r} has the impossible sizes {card.get("sizes")!r} in its {CARD}; '
-                         'train or import it again') from error
-
-
-def translate(generator: torch.nn.Module, image: np.ndarray) -> np.ndarray:
+def translate(generator: torch.nn.Module, inputs: np.ndarray, tile: int = TILE) -> np.ndarray:
     """Run `generator` over one whole micrograph, on the device the generator is on.
+
+    A residual generator takes frames larger than `tile` piece by piece, each with the margin that it sees, which gives
+    the same numbers in less memory. The published network cannot: its norms are over the whole frame.
 
     Parameters
     ----------
     generator : as `load_generator` returns it.
-    image : (h, w) float32, scaled as the generator wants it.
+    inputs : (h, w) or (n_inputs, h, w) float32, scaled as the generator wants it.
+    tile : px, a multiple of the generator's `multiple`.
 
     Returns
     -------
@@ -112,12 +63,31 @@ def translate(generator: torch.nn.Module, image: np.ndarray) -> np.ndarray:
 
     Raises
     ------
-    InputError : `image` is not a frame of finite numbers.
+    InputError : `inputs` is not a frame of finite numbers.
     """
-    if image.ndim != 2 or not np.isfinite(image).all():
-        raise InputError(f'image of shape {image.shape} cannot be translated; give one (h, w) frame of finite numbers')
+    n_inputs = getattr(generator, 'n_inputs', 1)
+    wanted = 'one (h, w) frame' if n_inputs == 1 else f'one ({n_inputs}, h, w) stack'
+    is_right = inputs.ndim == 2 if n_inputs == 1 else inputs.ndim == 3 and len(inputs) == n_inputs
+    if not is_right or not np.isfinite(inputs).all():
+        raise InputError(f'image of shape {inputs.shape} cannot be translated; give {wanted} of finite numbers')
+    # A copy: a read-only array cannot be shared with torch.
+    whole = torch.from_numpy(inputs.astype(np.float32)).reshape(1, -1, *inputs.shape[-2:])
     device = next(generator.parameters()).device
     with torch.inference_mode():
-        # A copy: a read-only array cannot be shared with torch.
-        output = generator(torch.from_numpy(image.astype(np.float32))[None, None].to(device))
-    return output[0, 0].cpu().numpy()
+        if isinstance(generator, ResidualGenerator) and max(inputs.shape[-2:]) > tile:
+            return _translate_tiles(generator, whole, device, tile).numpy()
+        return generator(whole.to(device))[0, 0].float().cpu().numpy()
+
+
+def _translate_tiles(generator: ResidualGenerator, whole: Tensor, device: torch.device, tile: int) -> Tensor:
+    """Return the (h, w) translation of a `whole` frame (1, n_inputs, h, w), made tile by tile."""
+    margin = -(-generator.receptive_field // 2 // generator.multiple) * generator.multiple
+    height, width = whole.shape[-2:]
+    output = torch.empty((height, width))
+    for y in range(0, height, tile):
+        for x in range(0, width, tile):
+            top, left = max(0, y - margin), max(0, x - margin)
+            piece = whole[..., top:y + tile + margin, left:x + tile + margin].to(device)
+            made = generator(piece)[0, 0, y - top:y - top + tile, x - left:x - left + tile]
+            output[y:y + made.shape[0], x:x + made.shape[1]] = made.cpu()
+    return output

@@ -204,7 +204,7 @@ class TestCryogemChain(ChainTest):
         model = self.train.outputModel
         self.assertEqual((model.getSteps(), model.getPreset()), (4, 'fast'))
         self.assertEqual(model.getPixelSize(), self.simulate.outputMicrographs.getSamplingRate())
-        self.assertTrue(os.path.exists(os.path.join(model.getPath(), 'weights.pt')))
+        self.assertTrue(glob(os.path.join(model.getPath(), '*.safetensors')))
 
     def test_generate_with_a_model_registers_all_that_was_asked_for(self):
         self.checkCleanEnd(self.generate)

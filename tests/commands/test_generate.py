@@ -12,7 +12,7 @@ import torch
 from cryogem.__main__ import main
 from cryogem.dataset.reader import read_calibration, read_record
 from cryogem.imaging.exposure import add_ice
-from cryogem.translation.generator import PaperGenerator
+from cryogem.translation.paper import PaperGenerator
 
 NOISE_MODELS = ('gaussian', 'poisson', 'poisson_gaussian', 'measured')
 
@@ -25,6 +25,11 @@ def run(request, simulated, tmp_path_factory):
     assert main(['generate', '--model', name, '--dataset', str(simulated), '--n-micrographs', '2', '--particles',
                  'both', '--seed', '4', '--output', str(out)]) == 0
     return request.param, out
+
+
+def find_weights(folder):
+    """Return the file with the weights of a model folder."""
+    return next(folder.glob('*.safetensors'))
 
 
 def read_contrast(folder, name):
@@ -199,7 +204,7 @@ def test_a_generate_run_is_no_dataset(generated, tmp_path, fail):
 
 
 @pytest.mark.parametrize('damage', [
-    lambda folder: (folder / 'weights.pt').write_bytes(b'PK'), lambda folder: (folder / 'weights.pt').unlink(),
+    lambda folder: find_weights(folder).write_bytes(b'PK'), lambda folder: find_weights(folder).unlink(),
     lambda folder: (folder / 'card.json').unlink(), lambda folder: (folder / 'card.json').write_text('{'),
     shutil.rmtree])
 def test_a_damaged_or_missing_model_is_refused(damage, simulated, model, tmp_path, fail):

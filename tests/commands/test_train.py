@@ -1,8 +1,10 @@
 """`cryogem train`: the model folder, crops of both kinds, going on, and what is refused."""
 
 import csv
+import dataclasses
 import json
 import shutil
+from pathlib import Path
 
 import mrcfile
 import numpy as np
@@ -10,8 +12,12 @@ import pytest
 import torch
 
 from cryogem.__main__ import main
-from cryogem.commands.train import RealCrops, SimulatedCrops
+from cryogem.commands.crops import RealCrops, SimulatedCrops, split_micrographs
+from cryogem.commands.simulate import build_protocol
+from cryogem.commands.train import plan_training
+from cryogem.config import TrainConfig, build_config
 from cryogem.dataset.reader import read_dataset
+from cryogem.imaging.exposure import TRAINED, draw_record
 from cryogem.translation import load_generator
 
 
@@ -31,7 +37,7 @@ def read_steps(folder):
 def test_the_folder_holds_exactly_the_files_of_a_model(model):
     assert sorted(str(path.relative_to(model)) for path in model.rglob('*') if path.is_file()) == [
         'calibration.json', 'card.json', 'checkpoint.pt', 'config.json', 'metrics.csv', 'samples/step_000001.png',
-        'samples/step_000002.png', 'weights.pt']
+        'samples/step_000002.png', 'weights_000002.safetensors']
     assert [row['step'] for row in read_steps(model)] == ['1', '2']
 
 
@@ -47,13 +53,13 @@ def test_the_card_says_where_the_model_comes_from(model, simulated):
 
 def test_the_trained_module_is_loaded_in_eval_mode_and_keeps_the_shape(model):
     generator = load_generator(model)
-    image = torch.randn(2, 1, 40, 56)
+    image = torch.randn(2, 5, 40, 56)                  # prior, signal and three textures
 
     assert not generator.training
     with torch.no_grad():
         output = generator(image)
-    assert (output.shape, output.dtype) == (image.shape, torch.float32)
-    assert 0 < (output - image).abs().mean() < 1
+    assert (output.shape, output.dtype) == ((2, 1, 40, 56), torch.float32)
+    assert 0 < (output - image[:, :1]).abs().mean() < 1
 
 
 def test_a_training_that_is_continued_equals_an_uninterrupted_one(model, arguments, tmp_path):
@@ -73,7 +79,7 @@ def test_a_training_is_not_overwritten(model, arguments, tmp_path, fail):
     message = fail(arguments)
 
     assert message.startswith(f"output '{tmp_path / 'model'}' is not empty; choose another folder, or say --continue")
-    assert (tmp_path / 'model' / 'weights.pt').read_bytes() == (model / 'weights.pt').read_bytes()
+    assert (tmp_path / 'model' / 'checkpoint.pt').read_bytes() == (model / 'checkpoint.pt').read_bytes()
 
 
 @pytest.mark.parametrize(('flag', 'value'), [('learning_rate', '0.5'), ('crop_size', '64'), ('batch_size', '3')])
@@ -83,14 +89,6 @@ def test_a_training_is_not_continued_with_another_setting(model, arguments, tmp_
 
     assert message.startswith(f'{flag} is {value} but the run in ')
     assert 'use the same value' in message
-
-
-def test_the_paper_preset_says_that_it_is_not_there_yet(arguments, tmp_path, fail):
-    message = fail([*arguments, '--preset', 'paper'])
-
-    assert message.startswith("preset cannot be 'paper'; training of the published network is not built yet")
-    assert 'use fast' in message
-    assert not (tmp_path / 'model').exists()
 
 
 def test_crops_larger_than_the_simulated_frame_are_refused_with_the_largest_that_fits(arguments, tmp_path, fail):
@@ -149,7 +147,8 @@ def test_simulated_crops_are_noisy_cuts_of_the_micrographs_with_their_masks(simu
     crops = SimulatedCrops(dataset, 128)
     agreement, elsewhere = [], []
     for seed in range(6):
-        image, mask = crops.draw(np.random.default_rng(seed), 128)
+        crop = crops.draw(np.random.default_rng(seed), 128)
+        image, mask = crop.prior, crop.mask
         assert (image.shape, image.dtype, mask.shape, mask.dtype) == ((128, 128), np.float32, (128, 128), bool)
         places = []
         for name in dataset.manifest['micrographs']:
@@ -164,16 +163,94 @@ def test_simulated_crops_are_noisy_cuts_of_the_micrographs_with_their_masks(simu
     assert np.mean(agreement) > 3 * np.abs(np.mean(elsewhere))
 
 
+@pytest.fixture(scope='module')
+def plan(simulated, real_set):
+    """A plan of training on fresh crops of 128 px, half of each micrograph held out."""
+    return plan_training(build_config(TrainConfig, {
+        'dataset': str(simulated), 'micrographs': [real_set.micrographs], 'output': 'unused', 'held_out': 0.5}))
+
+
+def test_fresh_crops_hold_particles_that_no_other_crop_and_no_run_holds(plan, simulated):
+    crops = [plan.simulated(np.random.default_rng(seed), 128) for seed in range(8)]
+    again = plan.simulated(np.random.default_rng(3), 128)
+
+    assert np.array_equal(again.prior, crops[3].prior)
+    cleans = [crop.signal[crop.mask] for crop in crops if crop.mask.any()]
+    assert len(cleans) >= 6
+    assert len({clean.tobytes() for clean in cleans}) == len(cleans)
+    dataset = read_dataset(simulated)
+    # poses are drawn from a stream of their own
+    records = [dataset.read_record(name) for name in dataset.manifest['micrographs']]
+    known = {particle.rot for record in records for particle in record.particles}
+    record = draw_record(dataclasses.replace(build_protocol(dataset.config, dataset.calibration, 120.0),
+                                             purpose=TRAINED), dataset.calibration, dataset.load_ensemble(), 0)
+    assert not known & {particle.rot for particle in record.particles}
+
+
+def test_fresh_crops_are_as_full_of_particles_as_the_micrographs_are(plan, simulated):
+    dataset = read_dataset(simulated)
+    fresh = np.mean([plan.simulated(np.random.default_rng(seed), 128).mask.mean() for seed in range(40)])
+    whole = np.mean([dataset.read_pair(name)[1].mean() for name in dataset.manifest['micrographs']])
+
+    assert fresh == pytest.approx(whole, rel=0.25)
+
+
+def test_the_signal_of_a_fresh_crop_is_in_its_prior(plan):
+    agreement = []
+    for seed in range(8):
+        crop = plan.simulated(np.random.default_rng(seed), 128)
+        noise = crop.prior - crop.signal
+        agreement.append(np.corrcoef(noise.ravel(), crop.signal.ravel())[0, 1])
+        assert noise.std() > 0.3
+    assert abs(np.mean(agreement)) < 0.1
+
+
+def test_white_noise_and_no_ice_are_settings(simulated, real_set):
+    plans = [plan_training(build_config(TrainConfig, {
+        'dataset': str(simulated), 'micrographs': [real_set.micrographs], 'output': 'unused', **more}))
+        for more in ({'input_noise': 'gaussian'}, {'ice': False}, {})]
+    white, bare, usual = (one.simulated(np.random.default_rng(0), 128) for one in plans)
+
+    spectrum = np.abs(np.fft.fft2(white.prior - white.signal)) ** 2
+    radius = np.hypot(*np.meshgrid(np.fft.fftfreq(128), np.fft.fftfreq(128)))
+    bands = [spectrum[(radius > low) & (radius < low + 0.1)].mean() for low in (0.1, 0.2, 0.3, 0.4)]
+    assert max(bands) < 1.15 * min(bands)
+    assert not np.allclose(bare.signal, usual.signal)
+    assert np.allclose(bare.prior - bare.signal, usual.prior - usual.signal, atol=1e-5)
+    difference = usual.signal - bare.signal                            # smooth, as ice is
+    assert np.abs(np.diff(difference, axis=0)).max() < 0.1 * np.ptp(difference) + 1e-6
+
+
+def test_whole_micrographs_are_held_out_of_many_and_strips_of_few():
+    files = [Path(f'mic_{i:02d}.mrc') for i in range(13)]
+    many, few = split_micrographs(files, 0.25), split_micrographs(files[:3], 0.25)
+
+    assert len(many.held_out) == 3
+    assert sorted([*many.train, *many.held_out]) == files
+    assert many.train_part == many.held_out_part == (0.0, 1.0)
+    assert few.train == few.held_out == files[:3]
+    assert (few.train_part, few.held_out_part) == ((0.0, 0.75), (0.75, 1.0))
+    assert split_micrographs(files, 0.0) is None
+
+
+def test_a_held_out_strip_is_not_learned_from(plan):
+    assert plan.split.held_out_part == (0.5, 1.0)
+    held_out = RealCrops(plan.split.held_out, None, plan.dataset.calibration, plan.split.held_out_part)
+    assert plan.real.shape == held_out.shape == (256, 144)
+    whole = RealCrops(plan.split.held_out, None, plan.dataset.calibration).draw(np.random.default_rng(0), 256)
+    assert whole.shape == (256, 256)
+
+
 def test_fresh_noise_is_drawn_for_every_crop(simulated):
     crops = SimulatedCrops(read_dataset(simulated), 256)
-    first, second = (crops.draw(np.random.default_rng(seed), 256)[0] for seed in (0, 1))
+    first, second = (crops.draw(np.random.default_rng(seed), 256).prior for seed in (0, 1))
 
     assert abs(np.corrcoef(first.ravel(), second.ravel())[0, 1]) < 0.2
 
 
 def test_real_crops_are_cuts_of_the_real_micrographs_in_contrast_units(simulated, real_set):
     files = sorted((real_set.folder / 'micrographs').iterdir())
-    crops = RealCrops(files, None, read_dataset(simulated).calibration, 64)
+    crops = RealCrops(files, None, read_dataset(simulated).calibration)
     drawn = np.stack([crops.draw(np.random.default_rng(seed), 64) for seed in range(30)])
 
     assert (drawn.shape, drawn.dtype) == ((30, 64, 64), np.float32)
@@ -192,7 +269,7 @@ def test_real_micrographs_of_another_pixel_size_are_brought_to_that_of_the_datas
     with mrcfile.new(tmp_path / 'fine.mrc') as file:
         file.set_data(wave.astype(np.float32))
         file.voxel_size = 2.5
-    crops = RealCrops([tmp_path / 'fine.mrc'], None, read_dataset(simulated).calibration, 64)
+    crops = RealCrops([tmp_path / 'fine.mrc'], None, read_dataset(simulated).calibration)
     crop = crops.draw(np.random.default_rng(0), 64)
 
     power = np.abs(np.fft.rfft(crop[:, :60], axis=1)).mean(axis=0)      # 20 px of 2.5 Å are 10 px of 5 Å

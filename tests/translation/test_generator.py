@@ -3,7 +3,8 @@ import pytest
 import torch
 
 from cryogem.errors import ConfigError, InputError
-from cryogem.translation.generator import PaperGenerator, ResidualGenerator, pad_to_multiple
+from cryogem.translation.generator import ResidualGenerator, pad_to_multiple
+from cryogem.translation.paper import FrameNorm, PaperGenerator
 
 
 def make_trained_generator(channels: int = 4, n_levels: int = 3) -> ResidualGenerator:
@@ -62,6 +63,35 @@ def test_a_tile_with_a_margin_of_the_receptive_field_equals_that_part_of_the_who
                                rtol=1e-12, atol=1e-12)
 
 
+def test_a_conditioned_generator_changes_the_noise_and_lets_the_signal_be():
+    torch.manual_seed(0)
+    generator = ResidualGenerator(4, 3, 5)
+    inputs = torch.randn(1, 5, 32, 48)
+    torch.testing.assert_close(generator(inputs), inputs[:, :1], rtol=0, atol=0)
+    torch.nn.init.zeros_(generator.last.bias)
+    with torch.no_grad():
+        generator.last.bias[:4] = 0.5               # the gain of the noise, the same everywhere
+    noise = inputs[:, :1] - inputs[:, 1:2]
+    torch.testing.assert_close(generator(inputs), inputs[:, 1:2] + 1.5 * noise)
+
+
+def test_one_pass_gives_the_translation_and_the_features_of_two():
+    for generator, shape in ((make_trained_generator(), (2, 1, 40, 52)), (PaperGenerator(5, 2).eval(), (1, 1, 64, 32))):
+        image = torch.randn(*shape)
+        with torch.no_grad():
+            output, features = generator.translate_with_features(image)
+            assert torch.equal(output, generator(image))
+            for one, other in zip(features, generator.encode(image), strict=True):
+                assert torch.equal(one, other)
+
+
+def test_the_norm_of_a_single_frame_is_that_of_a_batch():
+    features = (3 + 1e-2 * torch.randn(2, 5, 24, 40)).contiguous(memory_format=torch.channels_last)
+    alone = torch.cat([FrameNorm()(features[:1]), FrameNorm()(features[1:])])
+    torch.testing.assert_close(alone, FrameNorm()(features), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(alone.var((2, 3), correction=0), torch.full((2, 5), 1e-4 / 1.1e-4), rtol=0.1, atol=0)
+
+
 def test_translating_one_crop_does_not_depend_on_the_others_of_its_batch():
     generator = make_trained_generator()
     batch = torch.randn(3, 1, 32, 32)
@@ -72,7 +102,7 @@ def test_translating_one_crop_does_not_depend_on_the_others_of_its_batch():
 def test_encoder_features_have_the_stated_channels_and_sizes():
     generator = ResidualGenerator(4, 3)
     shapes = [tuple(one.shape) for one in generator.encode(torch.randn(2, 1, 30, 50))]
-    assert shapes == [(2, 4, 32, 52), (2, 8, 16, 26), (2, 8, 8, 13)]
+    assert shapes == [(2, 4, 16, 28), (2, 8, 8, 14), (2, 8, 4, 7)]
     assert generator.feature_channels == (4, 8, 8)
 
 
@@ -137,3 +167,5 @@ def test_impossible_sizes_of_a_generator_are_refused():
         PaperGenerator(4, 2)
     with pytest.raises(ConfigError, match='give positive numbers'):
         ResidualGenerator(24, 0)
+    with pytest.raises(ConfigError, match='give positive numbers'):
+        ResidualGenerator(24, 3, 0)

@@ -3,7 +3,7 @@ import torch
 
 from cryogem.errors import InputError, OutputError
 from cryogem.translation import load_generator
-from cryogem.translation.generator import PaperGenerator
+from cryogem.translation.paper import PaperGenerator
 from cryogem.translation.published import import_published_checkpoint
 
 

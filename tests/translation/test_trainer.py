@@ -12,20 +12,22 @@ from PIL import Image
 from cryogem.errors import ConfigError, InputError, OutputError, TrainingError
 from cryogem.io.checkpoint import load_checkpoint, save_checkpoint
 from cryogem.translation import load_generator
-from cryogem.translation.learner import Learner, TrainerSettings
-from cryogem.translation.pairs import CropBatch, CropSampler
+from cryogem.translation.learner import Learner
+from cryogem.translation.model import read_card
+from cryogem.translation.pairs import CropBatch, CropSampler, SimulatedCrop
+from cryogem.translation.settings import TrainerSettings
 from cryogem.translation.trainer import COLUMNS, train
-from cryogem.translation.translate import read_card
 
 SETTINGS = TrainerSettings(
     max_steps=4, checkpoint_every=2, learning_rate=1e-3, contrastive_weight=1.0, temperature=0.07, n_positions=16,
     seed=5, channels=4, n_levels=2, discriminator_width=4, discriminator_layers=2)
 
 
-def draw_simulated(rng: np.random.Generator, size: int) -> tuple[np.ndarray, np.ndarray]:
+def draw_simulated(rng: np.random.Generator, size: int) -> SimulatedCrop:
     mask = np.zeros((size, size), bool)
     mask[4:20, 8:24] = True
-    return (rng.standard_normal((size, size)) - mask).astype(np.float32), mask
+    signal = -mask.astype(np.float32)
+    return SimulatedCrop(rng.standard_normal((size, size), dtype=np.float32) + signal, mask, signal)
 
 
 def draw_real(rng: np.random.Generator, size: int) -> np.ndarray:
@@ -82,7 +84,8 @@ def assert_same_training(first, second) -> None:
 def test_training_leaves_the_files_of_a_model_folder(tmp_path):
     result = train(make_sampler(), SETTINGS, tmp_path / 'out', description={'preset': 'fast'})
     assert sorted(str(one.relative_to(tmp_path / 'out')) for one in (tmp_path / 'out').rglob('*') if one.is_file()) == [
-        'card.json', 'checkpoint.pt', 'metrics.csv', 'samples/step_000002.png', 'samples/step_000004.png', 'weights.pt']
+        'card.json', 'checkpoint.pt', 'metrics.csv', 'samples/step_000002.png', 'samples/step_000004.png',
+        'weights_000004.safetensors']
     rows = read_rows(tmp_path / 'out')
     assert [row['step'] for row in rows] == ['1', '2', '3', '4']
     assert tuple(rows[0]) == COLUMNS[:-1]
@@ -151,7 +154,7 @@ def test_a_finished_training_says_so_and_changes_nothing(tmp_path, caplog):
 def test_training_stops_when_its_minutes_are_used_up_and_goes_on_with_more(tmp_path):
     result = train(make_sampler(), change(max_minutes=1e-9), tmp_path)
     assert result.step == 1
-    assert load_generator(tmp_path).sizes == {'channels': 4, 'n_levels': 2}
+    assert load_generator(tmp_path).sizes == {'channels': 4, 'n_levels': 2, 'n_inputs': 1}
     assert train(make_sampler(), change(max_minutes=1e-9), tmp_path, resume=True).step == 1
     assert train(make_sampler(), SETTINGS, tmp_path, resume=True).step == 4
 
@@ -164,7 +167,8 @@ def test_an_existing_training_is_not_overwritten_unless_continued(tmp_path):
 
 def test_losses_that_are_not_finite_stop_the_training_and_keep_the_checkpoint(tmp_path):
     train(make_sampler(), change(max_steps=2), tmp_path)
-    before = {name: (tmp_path / name).read_bytes() for name in ('checkpoint.pt', 'weights.pt', 'card.json')}
+    names = ('checkpoint.pt', 'weights_000002.safetensors', 'card.json')
+    before = {name: (tmp_path / name).read_bytes() for name in names}
     with pytest.raises(TrainingError, match='d_loss became nan in step 4, the last checkpoint is kept'):
         train(FailingSampler(3), change(checkpoint_every=10), tmp_path, resume=True)
     assert {name: (tmp_path / name).read_bytes() for name in before} == before
@@ -214,13 +218,15 @@ def test_the_discriminator_learns_to_tell_real_from_simulated_and_the_generator_
     assert losses[59]['residual_rms'] > 0.01
 
 
-def test_the_sample_picture_shows_prior_generated_and_real_side_by_side(tmp_path):
+def test_the_sample_picture_shows_clean_prior_generated_and_real_side_by_side(tmp_path):
     train(make_sampler(), change(max_steps=1), tmp_path)
     picture = np.asarray(Image.open(tmp_path / 'samples' / 'step_000001.png')).astype(float)
-    assert picture.shape == (32, 3 * 32 + 2 * 4)
+    assert picture.shape == (32, 4 * 32 + 3 * 4)
     batch = make_sampler().draw(0)
     real = batch.real[0, 0].numpy()
     expected = np.clip((real - real.mean()) / (6 * real.std()) + 0.5, 0, 1) * 255
     np.testing.assert_allclose(picture[:, -32:], expected, atol=1)
     prior = np.clip((batch.prior[0, 0].numpy() - real.mean()) / (6 * real.std()) + 0.5, 0, 1) * 255
-    np.testing.assert_allclose(picture[:, :32], prior, atol=1)
+    np.testing.assert_allclose(picture[:, 36:68], prior, atol=1)
+    clean = np.clip((batch.signal[0, 0].numpy() - real.mean()) / (6 * real.std()) + 0.5, 0, 1) * 255
+    np.testing.assert_allclose(picture[:, :32], clean, atol=1)

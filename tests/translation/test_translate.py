@@ -1,3 +1,4 @@
+import hashlib
 import json
 
 import numpy as np
@@ -5,9 +6,12 @@ import pytest
 import torch
 
 import cryogem.translation
+import cryogem.translation.model
 from cryogem.errors import InputError
-from cryogem.translation.generator import PaperGenerator, ResidualGenerator
-from cryogem.translation.translate import load_generator, read_card, save_model, translate
+from cryogem.translation.generator import ResidualGenerator
+from cryogem.translation.model import describe_model, load_generator, read_card, save_model
+from cryogem.translation.paper import PaperGenerator
+from cryogem.translation.translate import translate
 
 
 def make_generator() -> ResidualGenerator:
@@ -27,7 +31,7 @@ def test_a_saved_model_loads_as_the_same_network_in_eval_mode(tmp_path, generato
     card = read_card(tmp_path / 'model')
     assert card['sizes'] == generator.sizes
     assert card['description'] == {'pixel_size': 1.5}
-    assert sorted(one.name for one in (tmp_path / 'model').iterdir()) == ['card.json', 'weights.pt']
+    assert sorted(one.name for one in (tmp_path / 'model').iterdir()) == ['card.json', 'weights.safetensors']
 
 
 def test_loading_a_model_leaves_the_global_random_state_alone(tmp_path):
@@ -69,7 +73,9 @@ def test_a_missing_folder_or_card_is_named(tmp_path):
     ('sizes', {'channels': 5, 'n_levels': 2}, 'do not fit the sizes'),
     ('sizes', {'width': 5}, 'impossible sizes'),
     ('sizes', {'channels': 0, 'n_levels': 2}, 'impossible sizes'),
-    ('weights_sha256', 'abc', 'damaged weights.pt'),
+    ('weights', '../weights.safetensors', 'has no weights'),
+    ('weights', None, 'has no weights'),
+    ('weights_sha256', 'abc', 'damaged weights.safetensors'),
 ])
 def test_a_card_that_does_not_fit_its_weights_is_refused(tmp_path, key, value, message):
     save_model(tmp_path, make_generator(), {})
@@ -81,12 +87,12 @@ def test_a_card_that_does_not_fit_its_weights_is_refused(tmp_path, key, value, m
 
 def test_damaged_or_missing_weights_are_refused(tmp_path):
     save_model(tmp_path, make_generator(), {})
-    weights = tmp_path / 'weights.pt'
+    weights = tmp_path / 'weights.safetensors'
     weights.write_bytes(weights.read_bytes()[:-100])
-    with pytest.raises(InputError, match=r'damaged weights\.pt'):
+    with pytest.raises(InputError, match=r'damaged weights\.safetensors'):
         load_generator(tmp_path)
     weights.unlink()
-    with pytest.raises(InputError, match=r'has no weights\.pt'):
+    with pytest.raises(InputError, match=r"has no weights 'weights\.safetensors'; train or import it again"):
         load_generator(tmp_path)
 
 
@@ -94,3 +100,63 @@ def test_a_card_without_named_values_is_refused(tmp_path):
     (tmp_path / 'card.json').write_text('[1]')
     with pytest.raises(InputError, match='without named values'):
         load_generator(tmp_path)
+
+
+def make_conditioned_generator() -> ResidualGenerator:
+    torch.manual_seed(0)
+    generator = ResidualGenerator(4, 3, 5)
+    torch.nn.init.normal_(generator.last.weight, std=0.3)
+    return generator.eval()
+
+
+@pytest.mark.parametrize('shape', [(200, 232), (131, 250), (64, 301)])
+def test_a_frame_translated_in_tiles_equals_the_whole_one_also_at_the_seams(shape):
+    generator = make_conditioned_generator()
+    inputs = np.random.default_rng(0).standard_normal((5, *shape)).astype(np.float32)
+    whole = translate(generator, inputs)
+    tiled = translate(generator, inputs, tile=64)
+    assert np.abs(whole - inputs[0]).max() > 0.1
+    np.testing.assert_allclose(tiled, whole, rtol=0, atol=1e-4)
+
+
+def test_a_conditioned_generator_wants_all_its_maps():
+    with pytest.raises(InputError, match=r'shape \(8, 8\) cannot be translated; give one \(5, h, w\) stack'):
+        translate(make_conditioned_generator(), np.zeros((8, 8), np.float32))
+
+
+def test_a_better_model_takes_the_place_of_the_one_before_and_its_weights(tmp_path):
+    save_model(tmp_path, make_generator(), {'steps': 1}, 'weights_000001.safetensors')
+    better = make_generator()
+    save_model(tmp_path, better, {'steps': 2}, 'weights_000002.safetensors')
+    assert sorted(one.name for one in tmp_path.iterdir()) == ['card.json', 'weights_000002.safetensors']
+    assert torch.equal(load_generator(tmp_path).state_dict()['last.weight'], better.state_dict()['last.weight'])
+
+
+def test_a_folder_holds_a_whole_model_at_every_moment_of_its_replacement(tmp_path, monkeypatch):
+    before = make_generator()
+    save_model(tmp_path, before, {'steps': 1}, 'weights_000001.safetensors')
+
+    def die(*_) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cryogem.translation.model, 'write_json', die)     # killed after the weights, before the card
+    with pytest.raises(KeyboardInterrupt):
+        save_model(tmp_path, make_generator(), {'steps': 2}, 'weights_000002.safetensors')
+    assert torch.equal(load_generator(tmp_path).state_dict()['last.weight'], before.state_dict()['last.weight'])
+    assert read_card(tmp_path)['description'] == {'steps': 1}
+
+
+def test_the_description_of_a_model_is_replaced_without_touching_its_weights(tmp_path):
+    save_model(tmp_path, make_generator(), {'steps': 1})
+    before = (tmp_path / 'weights.safetensors').read_bytes()
+    describe_model(tmp_path, {'steps': 1, 'gates': {}})
+    assert read_card(tmp_path)['description'] == {'steps': 1, 'gates': {}}
+    assert (tmp_path / 'weights.safetensors').read_bytes() == before
+    load_generator(tmp_path)
+
+
+def test_the_card_says_versions_and_the_checksum_of_the_weights(tmp_path):
+    save_model(tmp_path, make_generator(), {})
+    card = read_card(tmp_path)
+    assert set(card['versions']) == {'cryogem', 'torch', 'numpy', 'python'}
+    assert card['weights_sha256'] == hashlib.sha256((tmp_path / 'weights.safetensors').read_bytes()).hexdigest()

@@ -1,0 +1,40 @@
+"""What the hardware and the C library offer, asked for and never assumed; where they do not, nothing changes."""
+
+import ctypes
+import logging
+import platform
+import sys
+
+import torch
+
+logger = logging.getLogger(__name__)
+
+_TOP_PAD, _TRIM_THRESHOLD, _MMAP_MAX = -2, -1, -4          # of mallopt(3)
+
+
+def has_fast_bf16(device: torch.device | str) -> bool:
+    """Say whether `device` computes in bf16 in hardware."""
+    device = torch.device(device)
+    if device.type == 'cuda':
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    try:
+        return device.type == 'cpu' and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()) \
+            and bool(torch.cpu._is_avx512_bf16_supported())
+    except (AttributeError, RuntimeError):  # another build of torch
+        return False
+
+
+def keep_freed_memory() -> bool:
+    """Tell glibc to keep the memory that tensors give back; fetching it anew takes up to a third of the time.
+
+    Raises the memory of an idle process, never its peak. Returns whether it was done: without glibc it is not.
+    """
+    if not sys.platform.startswith('linux') or platform.libc_ver()[0] != 'glibc':
+        logger.info('the C library is not glibc: memory is not kept between steps, which costs some speed')
+        return False
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):
+        logger.info('the C library has no mallopt: memory is not kept between steps, which costs some speed')
+        return False
+    return bool(mallopt(_MMAP_MAX, 0) and mallopt(_TRIM_THRESHOLD, 2 ** 31 - 1) and mallopt(_TOP_PAD, 64 << 20))

@@ -1,0 +1,67 @@
+"""What a training depends on besides its crops, and what the presets fix of it."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from cryogem.translation.discriminator import PatchDiscriminator
+from cryogem.translation.generator import ResidualGenerator
+from cryogem.translation.model import Generator
+from cryogem.translation.paper import PaperGenerator
+
+PAPER_SPAN = 5.0                            # contrast units that the published network's [-1, 1] stands for
+
+
+@dataclass(frozen=True)
+class TrainerSettings:
+    """What a training depends on besides its crops. Defaults of what users set are in `cryogem.config.TrainConfig`."""
+
+    max_steps: int
+    checkpoint_every: int
+    learning_rate: float
+    contrastive_weight: float
+    temperature: float
+    n_positions: int                        # per region, layer and crop
+    seed: int
+    max_minutes: float | None = None
+    patience: int | None = None             # checks without a better model after which training ends
+    preset: str = 'fast'
+    sampling: str = 'guided'                # or uniform: without the mask
+    decay_from: float = 1.0                 # share of the steps after which the learning rate falls linearly to zero
+    mixed_precision: bool = False           # bf16 where the hardware has it
+    channels: int = 16                      # of the residual generator
+    n_levels: int = 3
+    n_inputs: int = 1
+    depth: int = 10                         # of the published generator
+    width: int = 64
+    discriminator_width: int = 32
+    discriminator_layers: int = 3
+    discriminator_widest: int = 4           # the last maps, in widths: the last layers would cost most
+    discriminator_crop: int | None = None   # px: the discriminator sees a random part of this side; None: all
+    contrastive_crops: int = 4              # crops per step in the contrastive loss, whose encoder pass costs a third
+    penalty_weight: float = 0.01            # 1 makes the discriminator blind to skewed noise
+    penalty_crops: int = 2                  # crops per step on which the gradient penalty is taken
+    statistics_weight: float = 1.0          # of the texture statistics
+    residual_weight: float = 0.0            # of the mean square of what the generator changes
+    adversarial_weight: float = 1.0
+    average_decay: float = 0.99             # of the running average of the generator's weights; 0: none
+
+
+# What the publication fixes (METHOD): full passes, nothing beside its two losses.
+PAPER: dict[str, Any] = {
+    'preset': 'paper', 'decay_from': 0.25, 'discriminator_width': 128, 'discriminator_widest': 8, 'penalty_weight': 0.0,
+    'statistics_weight': 0.0, 'residual_weight': 0.0, 'average_decay': 0.0, 'contrastive_crops': 1 << 30,
+}
+
+
+def build_networks(settings: TrainerSettings) -> tuple[Generator, nn.Module]:
+    """Return the untrained generator and discriminator of a preset; they draw from torch's global stream."""
+    norm = 'instance' if settings.preset == 'paper' else 'spectral'
+    generator: Generator
+    if settings.preset == 'paper':
+        generator = PaperGenerator(settings.depth, settings.width)
+    else:
+        generator = ResidualGenerator(settings.channels, settings.n_levels, settings.n_inputs)
+    return generator, PatchDiscriminator(
+        settings.discriminator_width, settings.discriminator_layers, norm, settings.discriminator_widest)

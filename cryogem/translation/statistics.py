@@ -1,0 +1,86 @@
+"""Texture statistics of crops, which a generator is drawn towards beside deceiving its discriminator.
+
+Adversarial training on a handful of micrographs wanders; these statistics are measured once over all real crops and
+stay: the spectrum, and for each octave of it the distribution of the pixels and of their local power, as quantiles.
+They hold what a Gaussian field cannot have: skew, tails, and power that changes from place to place.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+N_OCTAVES = 4
+N_SHELLS = 24
+_QUANTILES = (0.001, 0.005, 0.02, *[i / 20 for i in range(1, 20)], 0.98, 0.995, 0.999)
+_WINDOW = 8                                 # px of an octave over which its power is averaged
+_SMOOTH = (1.0, 4.0, 6.0, 4.0, 1.0)         # binomial low-pass between octaves
+
+
+@dataclass(frozen=True)
+class TextureStatistics:
+    """Statistics of a set of crops."""
+
+    quantiles: Tensor                       # (2 N_OCTAVES + 2, n) of the crops, then octaves and their log local power
+    log_spectrum: Tensor                    # (N_SHELLS,) log power on shells up to the Nyquist frequency
+
+    def to(self, device: torch.device) -> 'TextureStatistics':
+        """Return the statistics on `device`."""
+        return TextureStatistics(self.quantiles.to(device), self.log_spectrum.to(device))
+
+
+def measure_statistics(crops: Tensor) -> TextureStatistics:
+    """Measure `crops` (b, 1, c, c), all together."""
+    levels = torch.tensor(_QUANTILES, device=crops.device)
+    maps = [crops]
+    current = crops
+    for octave in range(N_OCTAVES):
+        smooth = _halve(current)
+        band = current - functional.interpolate(smooth, scale_factor=2, mode='bilinear', align_corners=False)
+        current = smooth
+        window = max(2, _WINDOW >> octave)
+        maps += [band, functional.avg_pool2d(band.square(), window).clamp(min=1e-6).log()]
+    maps.append(current)
+    quantiles = torch.stack([_measure_quantiles(one.flatten(), levels) for one in maps])
+    return TextureStatistics(quantiles, _measure_spectrum(crops))
+
+
+def compare_statistics(found: TextureStatistics, wanted: TextureStatistics) -> Tensor:
+    """Return how far two statistics are apart: mean squares, each map in units of its own spread in `wanted`."""
+    spread = wanted.quantiles.std(dim=1, keepdim=True).clamp(min=1e-3)
+    quantiles = ((found.quantiles - wanted.quantiles) / spread).square().mean()
+    return quantiles + (found.log_spectrum - wanted.log_spectrum).square().mean()
+
+
+def _measure_quantiles(values: Tensor, levels: Tensor) -> Tensor:
+    """Return the quantiles of `values` (n,), interpolated between neighbours."""
+    ordered = values.sort().values
+    positions = levels * (len(values) - 1)
+    low = positions.floor().long()
+    high = (low + 1).clamp(max=len(values) - 1)
+    return torch.lerp(ordered[low], ordered[high], positions - low)
+
+
+def _halve(maps: Tensor) -> Tensor:
+    """Low-pass and take every second px of `maps` (b, 1, h, w)."""
+    kernel = maps.new_tensor(_SMOOTH)
+    kernel = (kernel[:, None] * kernel / kernel.sum() ** 2)[None, None]
+    return functional.conv2d(functional.pad(maps, (2, 2, 2, 2), mode='reflect'), kernel, stride=2)
+
+
+def _measure_spectrum(crops: Tensor) -> Tensor:
+    """Return the (N_SHELLS,) log of the mean power of `crops` on shells."""
+    side = crops.shape[-1]
+    window = torch.hann_window(side, periodic=False, device=crops.device)
+    window = window[:, None] * window
+    centered = crops - crops.mean(dim=(-2, -1), keepdim=True)
+    spectrum = torch.fft.rfft2(centered * window)
+    power = (spectrum.real.square() + spectrum.imag.square()).mean(dim=(0, 1)) / window.square().sum()
+    frequencies = torch.hypot(torch.fft.fftfreq(side)[:, None], torch.fft.rfftfreq(side)).to(crops.device)
+    shells = (frequencies * 2 * N_SHELLS).long()
+    is_inside = (shells < N_SHELLS) & (frequencies > 1.5 / side)       # the window smears the mean over the first ones
+    index = shells[is_inside]
+    sums = torch.zeros(N_SHELLS, device=crops.device).index_add(0, index, power[is_inside])
+    counts = torch.zeros(N_SHELLS, device=crops.device).index_add(0, index, torch.ones_like(power[is_inside]))
+    return (sums / counts.clamp(min=1)).clamp(min=1e-8).log()
