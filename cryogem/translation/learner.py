@@ -23,7 +23,7 @@ from cryogem.translation.model import Generator
 from cryogem.translation.pairs import CropBatch
 from cryogem.translation.sampling import Positions, RegionPositions, draw_positions, draw_region_positions, reduce_mask
 from cryogem.translation.settings import PAPER_SPAN, TrainerSettings, build_networks
-from cryogem.translation.statistics import TextureStatistics, compare_statistics, measure_statistics
+from cryogem.translation.statistics import StatisticsMatcher, TextureStatistics
 
 LOSSES = ('d_loss', 'g_loss', 'contrastive_loss', 'statistics_loss', 'gradient_penalty', 'residual_rms', 'd_gradient',
           'g_gradient')
@@ -56,7 +56,9 @@ class Learner:
         self.averaged: Generator = self._generator
         if self._has_average:
             self.averaged = copy.deepcopy(self._generator).eval().requires_grad_(False)
-        self._wanted = wanted.to(device) if wanted is not None and settings.statistics_weight > 0 else None
+        self._matcher: StatisticsMatcher | None = None
+        if wanted is not None and settings.statistics_weight > 0:
+            self._matcher = StatisticsMatcher(wanted.to(device)).to(device)
         self._span = PAPER_SPAN if settings.preset == 'paper' else None
         self._is_mixed = settings.mixed_precision and has_fast_bf16(device)
         if settings.mixed_precision and not self._is_mixed:
@@ -66,6 +68,7 @@ class Learner:
         self._parts: dict[str, Any] = {
             'generator': self._generator, 'discriminator': self._discriminator, 'heads': self._heads,
             **({'averaged': self.averaged} if self._has_average else {}),
+            **({'matcher': self._matcher} if self._matcher else {}),
             **{f'optimizer_{index}': one for index, one in enumerate(self._optimizers)},
         }
 
@@ -86,9 +89,10 @@ class Learner:
                   **self._measure_generator(batch, inputs, generated, windows[1], features, step)}
         for network in (self._discriminator, self._generator, self._heads):
             self._engine.average_gradients(network.parameters())
-        losses['residual_rms'] = (generated.detach() - inputs[:, :1]).square().mean().sqrt()
+        losses['residual_rms'] = (generated.detach() - inputs[:, :1]).square().mean()       # its root comes last
         averaged = self._engine.average(torch.stack([one.detach().float() for one in losses.values()]))
         values = dict(zip(losses, averaged.double().tolist(), strict=True))
+        values['residual_rms'] **= 0.5
         values['d_gradient'] = float(_measure_gradient(self._discriminator.parameters()))
         values['g_gradient'] = float(_measure_gradient([*self._generator.parameters(), *self._heads.parameters()]))
         if np.isfinite(list(values.values())).all():
@@ -137,20 +141,20 @@ class Learner:
         self._optimizers[0].zero_grad()
         self._optimizers[2].zero_grad()
         self._discriminator.requires_grad_(False)
-        adversarial = contrastive = statistics = zero
+        adversarial = contrastive = statistics = off = zero
         if settings.adversarial_weight > 0:
             with self._autocast():
                 scores = self._discriminator(window)
             adversarial = compute_generator_loss(scores.float())
         if settings.contrastive_weight > 0:
             contrastive = self._compare(batch, inputs, generated, features, step)
-        if self._wanted is not None:
-            statistics = compare_statistics(measure_statistics(self._engine.gather(generated)), self._wanted)
+        if self._matcher:
+            statistics, off = self._matcher(self._engine.gather(generated))
         changed = (generated - inputs[:, :1]).square().mean() if settings.residual_weight > 0 else zero
         (settings.adversarial_weight * adversarial + settings.contrastive_weight * contrastive
          + settings.statistics_weight * statistics + settings.residual_weight * changed).backward()
         self._discriminator.requires_grad_(True)
-        return {'g_loss': adversarial, 'contrastive_loss': contrastive, 'statistics_loss': statistics}
+        return {'g_loss': adversarial, 'contrastive_loss': contrastive, 'statistics_loss': off}
 
     def _compare(self, batch: CropBatch, inputs: Tensor, generated: Tensor, features: list[Tensor], step: int
                  ) -> Tensor:

@@ -8,7 +8,7 @@ They hold what a Gaussian field cannot have: skew, tails, and power that changes
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 N_OCTAVES = 4
@@ -24,6 +24,12 @@ class TextureStatistics:
 
     quantiles: Tensor                       # (2 N_OCTAVES + 2, n) of the crops, then octaves and their log local power
     log_spectrum: Tensor                    # (N_SHELLS,) log power on shells up to the Nyquist frequency
+
+    def flatten(self, unit: 'TextureStatistics') -> Tensor:
+        """Return all numbers in one row; squared differences add up to means, in units of the spread of `unit`."""
+        spread = unit.quantiles.std(dim=1, keepdim=True).clamp(min=1e-3)
+        quantiles = (self.quantiles / spread).flatten() / self.quantiles.numel() ** 0.5
+        return torch.cat([quantiles, self.log_spectrum / len(self.log_spectrum) ** 0.5])
 
     def to(self, device: torch.device) -> 'TextureStatistics':
         """Return the statistics on `device`."""
@@ -48,9 +54,30 @@ def measure_statistics(crops: Tensor) -> TextureStatistics:
 
 def compare_statistics(found: TextureStatistics, wanted: TextureStatistics) -> Tensor:
     """Return how far two statistics are apart: mean squares, each map in units of its own spread in `wanted`."""
-    spread = wanted.quantiles.std(dim=1, keepdim=True).clamp(min=1e-3)
-    quantiles = ((found.quantiles - wanted.quantiles) / spread).square().mean()
-    return quantiles + (found.log_spectrum - wanted.log_spectrum).square().mean()
+    return (found.flatten(wanted) - wanted.flatten(wanted)).square().sum()
+
+
+class StatisticsMatcher(nn.Module):
+    """Draws the mean statistics of what is generated towards those wanted.
+
+    The statistics of one batch scatter, and to lower their mean square would make all crops alike: instead each batch
+    is pushed in the direction in which the running mean of all batches so far is off.
+    """
+
+    mean: Tensor
+
+    def __init__(self, wanted: TextureStatistics, decay: float = 0.95):
+        super().__init__()
+        self._wanted, self._decay = wanted, decay
+        self.register_buffer('mean', torch.full_like(wanted.flatten(wanted), torch.nan))
+
+    def forward(self, crops: Tensor) -> tuple[Tensor, Tensor]:
+        """Take note of `crops` (b, 1, c, c); return what to minimise, and how far the running mean is off."""
+        found = measure_statistics(crops).flatten(self._wanted)
+        running = torch.lerp(found.detach(), self.mean, self._decay) if self.mean.isfinite().all() else found.detach()
+        self.mean.copy_(running)
+        off = running - self._wanted.flatten(self._wanted)
+        return 2 * (off * found).sum(), off.square().sum()
 
 
 def _measure_quantiles(values: Tensor, levels: Tensor) -> Tensor:
