@@ -95,6 +95,11 @@ class CryogemModel(EMObject):
         if 'n_real_micrographs' in about:
             lines.append(f'learned from {about["n_real_micrographs"]} real and {about["n_simulated_micrographs"]} '
                          f'simulated micrographs in {about.get("seconds", 0) / 60:.1f} min on {about.get("device")}')
+        realism = about.get('gates', {}).get('realism')
+        if realism:
+            verdict = 'better' if realism['passed'] else 'not better: *generate* will use the prior unless forced'
+            lines.append(f'distance to held-out real crops {realism["model"]:.3g}, of its prior '
+                         f'{realism["prior"]:.3g} ({verdict})')
         return [*lines, f'cryogem {card["version"]}, weights SHA-256 {card["weights_sha256"][:12]}']
 
     def __str__(self):

@@ -45,7 +45,8 @@ def save_model(model_dir: Path, generator: Generator, description: dict[str, Any
     write_json(model_dir / CARD, {
         'architecture': generator.architecture,
         'sizes': generator.sizes,
-        'versions': {'cryogem': __version__, 'torch': torch.__version__, 'numpy': np.__version__,
+        'version': __version__,
+        'versions': {'torch': torch.__version__, 'numpy': np.__version__,
                      'python': platform.python_version()},
         'weights': weights,
         'weights_sha256': compute_checksum(model_dir / weights),

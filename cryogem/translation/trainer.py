@@ -29,9 +29,8 @@ from cryogem.translation.samples import write_sample
 from cryogem.translation.settings import TrainerSettings
 from cryogem.translation.statistics import TextureStatistics
 
-CHECKPOINT, METRICS, REALISM, SAMPLES = 'checkpoint.pt', 'metrics.csv', 'realism.csv', 'samples'
-COLUMNS = ('step', *LOSSES, 'seconds')
-REALISM_COLUMNS = ('step', 'model', 'prior')
+CHECKPOINT, METRICS, SAMPLES = 'checkpoint.pt', 'metrics.csv', 'samples'
+COLUMNS = ('step', *LOSSES, 'realism_model', 'realism_prior', 'seconds')     # realism where it was judged, else empty
 _MAY_CHANGE = ('max_steps', 'max_minutes', 'checkpoint_every', 'patience')
 
 Translate = Callable[[Tensor], Tensor]      # (b, n_inputs, h, w) -> (b, 1, h, w), contrast units
@@ -111,7 +110,6 @@ class _Run:
         self._support, self._engine = support, engine
         self._checkpoint = output_dir / CHECKPOINT
         self._metrics = MetricsLog(output_dir / METRICS, COLUMNS)
-        self._realism = MetricsLog(output_dir / REALISM, REALISM_COLUMNS)
         self._learner = Learner(settings, engine, support.wanted)
         self.step, self.seconds = 0, 0.0
         self.losses: dict[str, float] = {}
@@ -141,8 +139,6 @@ class _Run:
                 with suppress(OSError):     # of a run that was killed while it wrote
                     left.unlink()
             self._metrics.keep_until('step', self.step)
-            if self._support.judge:
-                self._realism.keep_until('step', self.step)
         self._engine.wait()
 
     def fit(self, sampler: Sampler) -> None:
@@ -156,18 +152,23 @@ class _Run:
             self._check_finite()
             self.step += 1
             self.seconds = self._engine.agree(time.monotonic() - started)
-            self._report({'step': self.step, **self.losses, 'seconds': round(self.seconds, 3)})
-            if self.is_finished or self.step % self._settings.checkpoint_every == 0:
-                self._save(batch)
+            is_due = self.is_finished or self.step % self._settings.checkpoint_every == 0
+            distance = self._judge() if is_due else None
+            self._report(distance)
+            if is_due:
+                self._save(batch, distance)
             progress.update(self.step, ', '.join(f'{key} {value:.4g}' for key, value in self.losses.items()))
             if self.is_finished:
                 break
 
-    def _report(self, row: dict[str, float]) -> None:
-        if self._engine.is_first:
-            self._metrics.append(row)
-            if self._support.watch:
-                self._support.watch(self.step, self.losses)
+    def _report(self, distance: float | None) -> None:
+        """Tell the figures of this step to the table and to who watches."""
+        if not self._engine.is_first:
+            return
+        realism = {} if distance is None else {'realism_model': distance, 'realism_prior': self._prior}
+        self._metrics.append({'step': self.step, **self.losses, **realism, 'seconds': round(self.seconds, 3)})
+        if self._support.watch:
+            self._support.watch(self.step, {**self.losses, **realism})
 
     def _check_finite(self) -> None:
         for key, value in self.losses.items():
@@ -176,9 +177,15 @@ class _Run:
                 raise TrainingError(f'{key} became {value} in step {self.step + 1}, {kept}; '
                                     'check the micrographs, or train with a smaller learning_rate')
 
-    def _save(self, batch: CropBatch) -> None:
-        """Judge and write the model, a sample picture, then the checkpoint that says they are there."""
-        is_better = self._judge()
+    def _save(self, batch: CropBatch, distance: float | None) -> None:
+        """Write the model if it is the best, a sample picture, then the checkpoint that says they are there."""
+        is_better = distance is None or distance < self._best
+        self._n_without = 0 if is_better else self._n_without + 1
+        if is_better:
+            self.best_step, self._best = self.step, math.inf if distance is None else distance
+        elif self._settings.patience is not None and self._n_without >= self._settings.patience:
+            logger.info('no better model in %d checks: training ends, the model of step %d is kept', self._n_without,
+                        self.best_step)
         if self._engine.is_first:
             if is_better:
                 self._save_model()
@@ -190,28 +197,16 @@ class _Run:
             })
         self._engine.wait()
 
-    def _judge(self) -> bool:
-        """Say, in all processes alike, whether the model is the best so far; without a judge the last one is."""
+    def _judge(self) -> float | None:
+        """Return, in all processes alike, how far the model is from held-out real crops; None without a judge."""
         if not self._support.judge:
-            self.best_step = self.step
-            return True
+            return None
         distance = math.inf
         if self._engine.is_first:
             distance = self._support.judge(self._learner.translate)
-            self._realism.append({'step': self.step, 'model': distance, 'prior': self._prior})
             logger.info('step %d: distance to held-out real crops %.4g, of the prior %.4g', self.step, distance,
                         self._prior)
-            if self._support.watch:
-                self._support.watch(self.step, {'realism_model': distance, 'realism_prior': self._prior})
-        distance = self._engine.agree(distance)
-        is_better = distance < self._best
-        self._n_without = 0 if is_better else self._n_without + 1
-        if is_better:
-            self._best, self.best_step = distance, self.step
-        if self._settings.patience is not None and self._n_without >= self._settings.patience:
-            logger.info('no better model in %d checks: training ends, the model of step %d is kept', self._n_without,
-                        self.best_step)
-        return is_better
+        return self._engine.agree(distance)
 
     def _save_model(self) -> None:
         realism = {'model': self._best, 'prior': self._prior} if self._support.judge else None

@@ -119,7 +119,7 @@ class ProtCryogemImportModel(ProtCryogemBase):
 def _findFolderErrors(label: str, folder: str) -> list[str]:
     """Return what keeps a folder from being a model; its weights must be those of its card."""
     try:
-        card, weights = readCard(folder), glob.glob(os.path.join(glob.escape(folder), 'weights.*'))
+        card, weights = readCard(folder), glob.glob(os.path.join(glob.escape(folder), 'weights*'))
         if not weights:
             return [f'*{label}* {folder} has no weights; give the folder of a whole model.']
         checksums = {compute_checksum(Path(path)) for path in weights}

@@ -100,7 +100,7 @@ class TestCryogemModels(InProcess, ChainTest):
         self.assertEqual(protocol.validate(), [])
         write_json(Path(folder, 'card.json'), {**read_json(Path(folder, 'card.json'), ''), 'weights_sha256': '0'})
         self.assertIn('other weights than its card says', '\n'.join(protocol.validate()))
-        for path in Path(folder).glob('weights.*'):
+        for path in Path(folder).glob('weights*'):
             path.unlink()
         self.assertIn('has no weights', '\n'.join(protocol.validate()))
         os.unlink(os.path.join(folder, 'card.json'))

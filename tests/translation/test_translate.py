@@ -158,5 +158,6 @@ def test_the_description_of_a_model_is_replaced_without_touching_its_weights(tmp
 def test_the_card_says_versions_and_the_checksum_of_the_weights(tmp_path):
     save_model(tmp_path, make_generator(), {})
     card = read_card(tmp_path)
-    assert set(card['versions']) == {'cryogem', 'torch', 'numpy', 'python'}
+    assert card['version'] == cryogem.__version__
+    assert set(card['versions']) == {'torch', 'numpy', 'python'}
     assert card['weights_sha256'] == hashlib.sha256((tmp_path / 'weights.safetensors').read_bytes()).hexdigest()
