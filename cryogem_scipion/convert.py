@@ -13,8 +13,10 @@ from typing import Any, NamedTuple
 import mrcfile
 import numpy as np
 import pyworkflow.utils as pwutils
+from pwem.constants import RELATION_CTF
 from pwem.emlib.image import ImageHandler
-from pwem.objects import Acquisition, Coordinate, CTFModel, Micrograph, Particle, SetOfParticles
+from pwem.objects import Acquisition, Coordinate, CTFModel, Micrograph, Particle, SetOfCTF, SetOfParticles
+from pyworkflow.object import Pointer
 
 from cryogem.config import Config, build_config, key_of
 from cryogem.conventions import matrix_to_euler
@@ -78,8 +80,7 @@ def _findError(protocol, configClass: type[Config], values: dict[str, Any]) -> s
         build_config(configClass, values)
     except ConfigError as error:
         key, _, text = str(error).partition(' ')
-        label = ', '.join(protocol.getParam(name).label.get() for name in getParamNames(key))
-        return f'*{label}* {text}.'
+        return f'*{protocol.getSettingLabel(key)}* {text}.'
     return ''
 
 
@@ -172,6 +173,24 @@ def matchCtfs(ctfs: Iterable[CTFModel], micrographs: Iterable[Any]) -> dict[int,
         if micId in known:
             matched[micId] = copyCtf(ctf)
     return matched
+
+
+def findCtfs(project, micSets: Iterable[Any]) -> Pointer | None:
+    """Return a pointer to the latest CTFs that the project relates to one of the sets of micrographs, if any."""
+    wanted, found = {one.getObjId() for one in micSets}, None
+    for row in project.mapper.getRelationsByName(RELATION_CTF) if project is not None else ():
+        parent = Pointer(project.getObject(row['object_parent_id']), extended=row['object_parent_extended']).get()
+        pointer = Pointer(project.getObject(row['object_child_id']), extended=row['object_child_extended'])
+        isClosed = isinstance(pointer.get(), SetOfCTF) and pointer.get().isStreamClosed()
+        if parent is not None and parent.getObjId() in wanted and isClosed:
+            found = pointer if pointer.hasExtended() else _pointToOutput(project, pointer.get())
+    return found
+
+
+def _pointToOutput(project, output) -> Pointer:
+    """Return a pointer to an output of a run by its name, as the form makes them."""
+    run = project.getObject(output.getObjParentId())
+    return Pointer(run, extended=run.findAttributeName(output))
 
 
 def writeCtfs(ctfs: Iterable[CTFModel], linked: Sequence[LinkedMicrograph], acquisition: Acquisition,
@@ -284,6 +303,31 @@ def getPattern(folder: str) -> str:
 def readManifest(folder: str) -> dict[str, Any]:
     """Return what the engine says of a finished output folder: pixel_size (Å/px), box_size (px), shape and more."""
     return read_json(Path(folder, 'manifest.json'), 'output')
+
+
+def readCalibration(folder: str) -> dict[str, Any]:
+    """Return what the engine measured on the real micrographs; the keys are those of `cryogem.imaging.calibration`."""
+    return read_json(Path(folder, 'calibration.json'), 'output')
+
+
+def describeCalibration(measured: dict[str, Any]) -> list[str]:
+    """Return the numbers of a calibration that say most, as lines for a summary."""
+    mics = measured['micrographs']
+    picks = sum(one['n_picks'] for one in mics)
+    lines = [f'Measured on *{len(mics)}* real micrographs with *{picks}* picked particles of '
+             f'*{measured["particle_diameter"]:.0f} Å*']
+    if measured['particles_per_frame']:
+        mean, sd = measured['particles_per_frame']
+        lines.append(f'Picked particles per micrograph: *{mean:.1f} ± {sd:.1f}*')
+    if measured['neighbour_distances']:
+        lines.append(f'Nearest neighbours at *{min(measured["neighbour_distances"]):.0f} Å* and more')
+    defocus = [(one['ctf']['defocus_u'] + one['ctf']['defocus_v']) / 2e4 for one in mics if one['ctf']]
+    if defocus:
+        lines.append(f'Defocus of the real micrographs: *{min(defocus):.2f} to {max(defocus):.2f} µm*')
+    if any(one['grey_sd'] < 0 for one in mics):
+        lines.append('*Particles are bright* in the real micrographs: their contrast was inverted to measure, and is '
+                     'inverted in what is made, too')
+    return lines
 
 
 def copyCtf(source: CTFModel) -> CTFModel:

@@ -14,6 +14,8 @@ from pyworkflow.protocol import STEPS_SERIAL, params
 from cryogem.config import Config, default_of, help_of, key_of
 from cryogem_scipion.convert import collectSettings, findSettingErrors, getParamNames
 
+LIBRARIES = ('Paszke2019', 'Harris2020', 'Virtanen2020', 'Burnley2017')     # citations of what the engine rests on
+
 
 class ProtCryogemBase(EMProtocol):
     """Base class; not a protocol of its own."""
@@ -23,6 +25,7 @@ class ProtCryogemBase(EMProtocol):
     stepsExecutionMode = STEPS_SERIAL
     _configClass: type[Config] = Config
     _settingKeys: tuple[str, ...] = ()      # settings of the engine that are parameters of the form
+    _settingLabels: dict[str, str] = {}     # of each setting, as its errors call it
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
@@ -48,6 +51,8 @@ class ProtCryogemBase(EMProtocol):
         default, text = default_of(self._configClass, key), _toSentence(help_of(self._configClass, key))
         text = f'{text} {more}'.strip()
         names = getParamNames(key)
+        self._settingLabels = {**self._settingLabels, key: ': '.join(filter(None, (
+            labels[0], ', '.join(labels[1:]))))}
         if len(names) > 1:
             parent, labels = parent.addLine(labels[0], help=text, **kwargs), labels[1:]
             kwargs = {}
@@ -110,7 +115,15 @@ class ProtCryogemBase(EMProtocol):
     # --------------------------- INFO functions ------------------------------
     def _validate(self):
         errors = findSettingErrors(self, self._configClass, self._getSettings())
-        return errors + self._validateInputs()
+        return errors + self._validateGpus() + self._validateInputs()
+
+    def _validateGpus(self) -> list[str]:
+        """Return what is wrong with the GPU ids: Scipion's own message would be that the process was not found."""
+        ids = self.gpuList.get('').replace(',', ' ').split() if self.allowsGpu() else ['0']
+        if ids and all(one.isdigit() for one in ids):
+            return []
+        return [f'*GPU ids* cannot be {self.gpuList.get("")!r}; give numbers from 0, as 0 or 0,1, and to compute '
+                'without a GPU say No to *Use GPU*.']
 
     def _validateInputs(self) -> list[str]:
         """Return what is wrong with the inputs, all of it, each as label, value and remedy."""
@@ -126,7 +139,7 @@ class ProtCryogemBase(EMProtocol):
         return self.summaryVar.get('Not finished yet.').split('\n')
 
     def _citations(self):
-        return ['Zhang2024']
+        return ['Zhang2024', *LIBRARIES]
 
     # --------------------------- UTILS functions -----------------------------
     def _getSimulation(self):
@@ -141,14 +154,17 @@ class ProtCryogemBase(EMProtocol):
         """Return the settings as text: an argument of every step that depends on them."""
         return json.dumps(self._getSettings(), sort_keys=True)
 
-    def _describeInputs(self, *names: str) -> str:
-        """Return what is linked to the inputs `names` as text: an argument of every step that depends on them."""
+    def getSettingLabel(self, key: str) -> str:
+        """Return what the form calls a setting of the engine."""
+        return self._settingLabels[key]
+
+    def _describeInputs(self, *pointers) -> str:
+        """Return what is linked to inputs as text: an argument of every step that depends on them."""
         described = []
-        for name in names:
-            pointer = getattr(self, name)
+        for pointer in pointers:
             target = pointer.get()
             size = target.getSize() if isinstance(target, Set) else None
-            described.append([name, pointer.getUniqueId() if target is not None else None, size])
+            described.append([pointer.getUniqueId() if target is not None else None, size])
         return json.dumps(described)
 
     def _keepSummary(self, *lines: str) -> None:

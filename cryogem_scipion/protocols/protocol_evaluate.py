@@ -158,7 +158,7 @@ class ProtCryogemEvaluate(ProtCryogemBase):
     def _describeEvaluateInputs(self) -> str:
         """Return the inputs and the content of the generated sets: made anew they are other inputs."""
         manifests = [os.path.join(run.getOutputFolder(), 'manifest.json') for run in self._getRuns()]
-        text = self._describeInputs('inputMicrographs', 'inputCoordinates', 'inputCTF')
+        text = self._describeInputs(self.inputMicrographs, self.inputCoordinates, self.inputCTF)
         return text + json.dumps([[path, computeDigest(path)] for path in manifests])
 
     def _describeReport(self, evaluation: CryogemEvaluation) -> list[str]:

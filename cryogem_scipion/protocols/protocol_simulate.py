@@ -4,24 +4,29 @@ import json
 import os
 from typing import Any
 
+from pwem.objects import SetOfClasses3D
 from pyworkflow.object import Pointer
-from pyworkflow.protocol import params
 
 from cryogem.config import SimulateConfig
 from cryogem_scipion.convert import (
+    describeCalibration,
     describeVolumes,
     exportMask,
     exportVolumes,
+    findCtfs,
     getPattern,
     groupCoordinates,
     linkMicrographs,
     matchCtfs,
+    readCalibration,
     writeCoordinates,
     writeCtfs,
     writeParticles,
 )
 from cryogem_scipion.engine import tellInOneSentence
 from cryogem_scipion.objects import CryogemSimulation
+from cryogem_scipion.protocols.form_simulate import SimulateForm
+from cryogem_scipion.protocols.protocol_base import LIBRARIES
 from cryogem_scipion.protocols.protocol_micrographs import ProtCryogemMicrographs
 
 SIMULATION = 'outputSimulation'
@@ -29,7 +34,7 @@ _FEW_PICKS = 100
 _FEW_MICROGRAPHS = 4
 
 
-class ProtCryogemSimulate(ProtCryogemMicrographs):
+class ProtCryogemSimulate(SimulateForm, ProtCryogemMicrographs):
     """Make noise-free micrographs of a map, imaged as your real micrographs were.
 
     Density of particles, grey scale, ice and noise are measured on the real micrographs, guided by a few hundred
@@ -60,88 +65,10 @@ class ProtCryogemSimulate(ProtCryogemMicrographs):
         self._defineOpticsParams(form)
         self._addParallel(form)
 
-    def _defineInputParams(self, form):
-        form.addParam('inputVolumes', params.PointerParam, pointerClass='Volume, SetOfVolumes', important=True,
-                      label='Map of the particle',
-                      help='A map of your particle, a coarse one will do, or a set of maps if the sample is a mixture '
-                           'of conformations. Any box and pixel size; protein is bright. It is resampled to the '
-                           'pixel size of the simulation.')
-        form.addParam('volumeWeights', params.NumericListParam, default='', allowsNull=True,
-                      expertLevel=params.LEVEL_ADVANCED, label='Weights of the maps',
-                      help='One number for each map of a set, separated by blanks: how often it occurs. Empty: all '
-                           'maps are equally frequent.')
-        form.addParam('inputCoordinates', params.PointerParam, pointerClass='SetOfCoordinates', allowsNull=True,
-                      important=True, label='Picked particles',
-                      help='Particles picked on real micrographs; a few hundred are enough. Their number gives the '
-                           'density of particles, what lies between them gives ice and noise. Only micrographs with '
-                           'picks are used: pick all particles of a few micrographs rather than a few of all.')
-        form.addParam('inputMicrographs', params.PointerParam, pointerClass='SetOfMicrographs', allowsNull=True,
-                      important=True, label='Real micrographs',
-                      help='The micrographs to imitate; particles must be dark in them. Needed when there are no '
-                           'picks. With picks leave it empty to use the picked micrographs themselves, or give '
-                           'another version of them with the same names, for instance a binned one.')
-        form.addParam('inputCTF', params.PointerParam, pointerClass='SetOfCTF', allowsNull=True,
-                      label='CTFs of the micrographs',
-                      help='CTFs estimated on the real micrographs; what is made has a defocus like theirs. Empty: '
-                           'they are estimated here, which takes a few seconds per micrograph.')
-        self._addSetting(form, 'n_micrographs', 'Number of micrographs',
-                         more='20 are enough to train on; generate makes any number later.')
-        self._addSetting(form, 'particles', 'Particle stacks', display=params.EnumParam.DISPLAY_HLIST,
-                         more='generated: cut from the micrographs; clean: the same particles alone and without '
-                              'noise. All carry their true poses and CTFs.')
-        form.addParam('preview', params.LabelParam, label='Preview: one micrograph with these settings',
-                      help='The magic wand makes one micrograph with the present values, puts the measured noise of '
-                           'the first micrographs on it and shows it beside a real one. It takes about half a minute '
-                           'and changes nothing.')
-        self._addSetting(form, 'box_size', 'Box size (px)', allowsPointers=True, expertLevel=params.LEVEL_ADVANCED)
-        self._addSetting(form, 'seed', 'Random seed', expertLevel=params.LEVEL_ADVANCED)
-
-    def _defineSpecimenParams(self, form):
-        self._addSetting(form, 'particles_per_micrograph', 'Particles per micrograph', 'Mean', 'Standard deviation')
-        self._addSetting(form, 'signal_to_noise', 'Signal-to-noise ratio', more='0.1 is common.')
-        self._addSetting(form, 'minimum_distance', 'Least distance (Å)')
-        self._addSetting(form, 'allowed_overlap', 'Allowed overlap', expertLevel=params.LEVEL_ADVANCED,
-                         more='0.2 lets a particle cover a fifth of the diameter of another.')
-        self._addSetting(form, 'clustering', 'Clustering', expertLevel=params.LEVEL_ADVANCED)
-        form.addParam('exclusionMasks', params.PathParam, default='', allowsNull=True,
-                      expertLevel=params.LEVEL_ADVANCED, label='Exclusion masks',
-                      help='A mask or a pattern of masks (MRC, TIFF, PNG), not 0 where no particle may lie, as carbon '
-                           'or dirt: one for all, or named like the micrographs. Empty: particles lie anywhere.')
-        self._addSetting(form, 'particle_diameter', 'Particle diameter (Å)')
-        self._addSetting(form, 'ice_thickness', 'Ice thickness (Å)',
-                         more='400 Å is thin ice as aimed at in single-particle work.')
-        self._addSetting(form, 'working_pixel_size', 'Pixel size (Å/px)', expertLevel=params.LEVEL_ADVANCED)
-        self._addSetting(form, 'mask_threshold', 'Mask threshold', expertLevel=params.LEVEL_ADVANCED)
-        form.addParam('inputMask', params.PointerParam, pointerClass='VolumeMask', allowsNull=True,
-                      expertLevel=params.LEVEL_ADVANCED, label='Mask of the particle',
-                      help='What of the maps is particle, 1, and what is solvent, 0; sampled as the first map. Empty: '
-                           'made from the map, low-passed and cut at the mask threshold.')
-        self._addSetting(form, 'low_pass', 'Low-pass (Å)', expertLevel=params.LEVEL_ADVANCED)
-
-    def _defineViewParams(self, form):
-        self._addSetting(form, 'symmetry', 'Symmetry')
-        form.addParam('inputParticles', params.PointerParam, pointerClass='SetOfParticles', allowsNull=True,
-                      pointerCondition='hasAlignmentProj', label='Angular distribution',
-                      help='Particles with poses, of a refinement of your data: the views are drawn from theirs, so '
-                           'that preferred orientations are those of your sample. Empty: all views are equally '
-                           'frequent.')
-        self._addSetting(form, 'preferred_view', 'Preferred view (degrees)', 'Rot', 'Tilt',
-                         expertLevel=params.LEVEL_ADVANCED)
-        self._addSetting(form, 'view_spread', 'Spread of the views (degrees)', expertLevel=params.LEVEL_ADVANCED)
-
-    def _defineOpticsParams(self, form):
-        self._addSetting(form, 'defocus_range', 'Defocus (Å)', 'Min', 'Max')
-        self._addSetting(form, 'astigmatism', 'Astigmatism (Å)', expertLevel=params.LEVEL_ADVANCED)
-        self._addSetting(form, 'phase_shift', 'Phase shift (degrees)', 'From', 'To', expertLevel=params.LEVEL_ADVANCED)
-        self._addSetting(form, 'b_factor', 'B-factor (Å²)', expertLevel=params.LEVEL_ADVANCED)
-        self._addSetting(form, 'ice_tilt', 'Tilt of the ice (degrees)', expertLevel=params.LEVEL_ADVANCED)
-        self._addSetting(form, 'defocus_error', 'Largest defocus error (Å)', expertLevel=params.LEVEL_ADVANCED,
-                         more='A smaller one takes more time.')
-
     # --------------------------- INSERT steps functions ----------------------
     def _insertAllSteps(self):
-        inputs = self._describeInputs('inputVolumes', 'inputCoordinates', 'inputMicrographs', 'inputCTF', 'inputMask',
-                                      'inputParticles')
+        inputs = self._describeInputs(self.inputVolumes, self.inputCoordinates, self._getMicrographPointer(),
+                                      self.getCtfPointer(), self.inputMask, self.inputParticles)
         said = json.dumps([self.volumeWeights.get(''), self.exclusionMasks.get(''), self._getSettingsText()])
         self._insertFunctionStep(self.convertInputStep, inputs, needsGPU=False)
         self._insertFunctionStep(self.simulateStep, inputs, said, needsGPU=self.usesGpu())
@@ -169,11 +96,15 @@ class ProtCryogemSimulate(ProtCryogemMicrographs):
 
     # --------------------------- INFO functions ------------------------------
     def _validateInputs(self):
-        errors = []
-        micPointer = self._getMicrographPointer()
-        if micPointer.get() is None:
+        return (self._validateMicrographs() + self._validateWithoutPicks() + self._validateVolumes()
+                + self._validateViews())
+
+    def _validateMicrographs(self) -> list[str]:
+        """Return what is wrong with the real micrographs, picks and CTFs together."""
+        micSet, errors = self.getInputMicrographs(), []
+        if micSet is None:
             return ['*Picked particles*, *Real micrographs* are both empty; give one of them.']
-        acquisition = micPointer.get().getAcquisition()
+        acquisition = micSet.getAcquisition()
         known = (acquisition.getVoltage(), acquisition.getSphericalAberration(), acquisition.getAmplitudeContrast())
         if None in known:
             errors.append('*Real micrographs* have no voltage, spherical aberration or amplitude contrast; '
@@ -188,7 +119,7 @@ class ProtCryogemSimulate(ProtCryogemMicrographs):
         elif not chosen:
             errors.append('*CTFs of the micrographs* belong to none of the *Real micrographs*; choose the CTFs of '
                           'these micrographs or leave it empty.')
-        return errors + self._validateWithoutPicks() + self._validateVolumes() + self._validateViews()
+        return errors
 
     def _validateWithoutPicks(self) -> list[str]:
         """Return what has to be said when there are no picks to measure it."""
@@ -226,11 +157,10 @@ class ProtCryogemSimulate(ProtCryogemMicrographs):
         return errors
 
     def _warnings(self):
-        warnings = []
-        micSet, volumes = self._getMicrographPointer().get(), self.inputVolumes.get()
+        micSet, volumes = self.getInputMicrographs(), self.inputVolumes.get()
         if micSet is None or volumes is None:
-            return warnings
-        micPixelSize, mapPixelSize = micSet.getSamplingRate(), volumes.getSamplingRate()
+            return []
+        warnings, micPixelSize, mapPixelSize = [], micSet.getSamplingRate(), self.getVolumes()[0].getSamplingRate()
         if abs(mapPixelSize / micPixelSize - 1) > 0.01:
             warnings.append(f'*Map of the particle* has {mapPixelSize:.3f} Å/px, *Real micrographs* '
                             f'{micPixelSize:.3f} Å/px: the map will be resampled.')
@@ -238,6 +168,9 @@ class ProtCryogemSimulate(ProtCryogemMicrographs):
         picks = sum(len(groups.get(mic.getObjId(), ())) for mic in chosen)
         if groups and picks < _FEW_PICKS:
             warnings.append(f'*Picked particles* are only {picks}: density and noise will be measured roughly.')
+        if self.inputCoordinates.get() is None:
+            warnings.append('*Picked particles* are empty: nothing shows whether particles are dark or bright in the '
+                            '*Real micrographs*, they are taken to be dark.')
         if len(chosen) < micSet.getSize():
             warnings.append(f'*Real micrographs* with all that is given, picks and CTFs, are {len(chosen)} of '
                             f'{micSet.getSize()}: only these will be used.')
@@ -248,11 +181,25 @@ class ProtCryogemSimulate(ProtCryogemMicrographs):
     def _methods(self):
         if not self.isFinished():
             return []
-        micSet = self.outputMicrographs
-        return [f'{micSet.getSize()} noise-free micrographs with {self.outputCoordinates.getSize()} particles were '
-                f'simulated at {micSet.getSamplingRate():.3g} Å/px from {len(self.getVolumes())} map(s) with '
-                'CryoGEM [Zhang2024], after measuring particle density, ice and noise on '
-                f'{len(self.chooseMicrographs()[0])} real micrographs.']
+        micSet, measured = self.outputMicrographs, readCalibration(self.getDatasetFolder())
+        picks = sum(one['n_picks'] for one in measured['micrographs'])
+        maps, number = len(self.getVolumes()), len(measured['micrographs'])
+        views = ('drawn from the poses of a refinement' if self.inputParticles.get() is not None
+                 else 'around a preferred view' if self.preferredRot.get() is not None else 'in uniform orientations')
+        return [f'{micSet.getSize()} micrographs with {self.outputCoordinates.getSize()} particles were simulated '
+                f'with CryoGEM [Zhang2024] at {micSet.getSamplingRate():.3g} Å/px. Projections of '
+                f'{maps} map{"s" * (maps > 1)} {views} were placed in a virtual specimen of '
+                f'{self.iceThickness.get():g} Å thick ice and imaged with the CTF at the height of each particle, in '
+                f'the conventions of RELION [Scheres2012]. Particle density, crowding, grey scale, ice and noise '
+                f'spectra were measured on {number} real micrographs'
+                + (f' with {picks} picked particles.' if picks else '.')]
+
+    def _citations(self):
+        return ['Zhang2024', 'Scheres2012', *LIBRARIES]
+
+    def _describeOutputs(self, micSet, coordinateSet) -> list[str]:
+        return [*super()._describeOutputs(micSet, coordinateSet),
+                *describeCalibration(readCalibration(self.getDatasetFolder()))]
 
     # --------------------------- UTILS functions -----------------------------
     def writeEngineInputs(self, folder: str, most: int | None = None) -> None:
@@ -263,7 +210,7 @@ class ProtCryogemSimulate(ProtCryogemMicrographs):
         if groups:
             number = writeCoordinates(groups, linked, self.getPickScale(), os.path.join(folder, 'coordinates'))
             self.info(f'{number} picked particles')
-        ctfs = self.inputCTF.get()
+        ctfs = self.getCtfPointer().get()
         if ctfs is not None:
             micSet = self.getInputMicrographs()
             number = writeCtfs(ctfs, linked, micSet.getAcquisition(), micSet.getSamplingRate(),
@@ -292,7 +239,7 @@ class ProtCryogemSimulate(ProtCryogemMicrographs):
         }
         if self.inputCoordinates.get() is not None:
             values['coordinates'] = [getPattern(os.path.join(folder, 'coordinates'))]
-        if self.inputCTF.get() is not None:
+        if self.getCtfPointer().get() is not None:
             values['ctfs'] = os.path.join(folder, 'ctfs.star')
         if self.inputMask.get() is not None:
             values['mask'] = os.path.join(folder, 'mask.mrc')
@@ -327,7 +274,7 @@ class ProtCryogemSimulate(ProtCryogemMicrographs):
         return self.getInputMicrographs().getAcquisition()
 
     def _getSources(self) -> list[Pointer]:
-        pointers = (self.inputVolumes, self.inputCoordinates, self._getMicrographPointer(), self.inputCTF)
+        pointers = (self.inputVolumes, self.inputCoordinates, self._getMicrographPointer(), self.getCtfPointer())
         return [pointer for pointer in pointers if pointer.get() is not None]
 
     def _getMicrographPointer(self) -> Pointer:
@@ -336,14 +283,23 @@ class ProtCryogemSimulate(ProtCryogemMicrographs):
             return coordinates.getMicrographs(asPointer=True)
         return self.inputMicrographs
 
+    def getCtfPointer(self) -> Pointer:
+        """Return where the CTFs come from: given, else known to the project; it is empty if they are estimated."""
+        if self.inputCTF.get() is not None or self.estimateCtfs:
+            return self.inputCTF
+        coordinates = self.inputCoordinates.get()
+        micSets = [self.inputMicrographs.get(), coordinates.getMicrographs() if coordinates is not None else None]
+        return findCtfs(self.getProject(), [one for one in micSets if one is not None]) or self.inputCTF
+
     def chooseMicrographs(self) -> tuple[list, dict]:
         """Return the real micrographs to use, those with picks and CTFs where these are given, and the picks by id."""
         chosen, groups = [mic.clone() for mic in self.getInputMicrographs()], {}
         if self.inputCoordinates.get() is not None:
             groups = groupCoordinates(self.inputCoordinates.get(), chosen)
             chosen = [mic for mic in chosen if mic.getObjId() in groups]
-        if self.inputCTF.get() is not None:
-            ctfs = matchCtfs(self.inputCTF.get(), chosen)
+        ctfSet = self.getCtfPointer().get()
+        if ctfSet is not None:
+            ctfs = matchCtfs(ctfSet, chosen)
             chosen = [mic for mic in chosen if mic.getObjId() in ctfs]
         return chosen, groups
 
@@ -353,14 +309,22 @@ class ProtCryogemSimulate(ProtCryogemMicrographs):
         return picked.getSamplingRate() / self.getInputMicrographs().getSamplingRate()
 
     def getVolumes(self) -> list:
-        """Return the maps, one or those of a set, with their sampling rates."""
+        """Return the maps, one, those of a set or those of 3D classes, with their sampling rates."""
         volumes = self.inputVolumes.get()
+        if isinstance(volumes, SetOfClasses3D):
+            maps = [one.getRepresentative().clone() for one in volumes]
+            for one in maps:
+                one.setSamplingRate(one.getSamplingRate() or volumes.getSamplingRate())
+            return maps
         return [volume.clone() for volume in volumes] if hasattr(volumes, 'getSize') else [volumes]
 
     def _getWeights(self) -> list[float]:
         """Return one weight per map; ValueError says what is wrong with the text."""
-        number, text = len(self.getVolumes()), self.volumeWeights.get('').split()
-        weights = [float(word) for word in text] or [1.0] * number
+        number, text, volumes = len(self.getVolumes()), self.volumeWeights.get('').split(), self.inputVolumes.get()
+        weights = [float(word) for word in text]
+        if not weights and isinstance(volumes, SetOfClasses3D):
+            weights = [float(one.getSize()) for one in volumes]
+        weights = weights or [1.0] * number
         if len(weights) != number:
             raise ValueError(f'are {len(weights)} for {number} maps; give one number per map')
         return weights

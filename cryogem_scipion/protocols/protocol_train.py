@@ -17,7 +17,7 @@ from cryogem.io.files import read_json
 from cryogem_scipion.convert import computeDigest, getPattern, linkMicrographs
 from cryogem_scipion.engine import runCryogem, tellInOneSentence
 from cryogem_scipion.objects import CARD, CryogemModel, readCard
-from cryogem_scipion.protocols.protocol_base import ProtCryogemBase
+from cryogem_scipion.protocols.protocol_base import LIBRARIES, ProtCryogemBase
 from cryogem_scipion.protocols.protocol_simulate import SIMULATION
 
 MODEL = 'outputModel'
@@ -143,12 +143,14 @@ class ProtCryogemTrain(ProtCryogemBase):
     def _methods(self):
         if not self.isFinished():
             return []
-        return [f'A CryoGEM model [Zhang2024] (preset {self.outputModel.getPreset()}) was trained for '
-                f'{self.outputModel.getSteps()} steps by mask-guided contrastive translation [Park2020] at '
-                f'{self.outputModel.getPixelSize():.3g} Å/px.']
+        model, about = self.outputModel, self.outputModel.getCard()['description']
+        return [f'A CryoGEM model [Zhang2024] ({model.getPreset()} preset) was trained with PyTorch [Paszke2019] for '
+                f'{model.getSteps()} steps of mask-guided contrastive translation [Park2020] between '
+                f'{about["n_simulated_micrographs"]} simulated and {about["n_real_micrographs"]} real micrographs at '
+                f'{model.getPixelSize():.3g} Å/px.']
 
     def _citations(self):
-        return ['Zhang2024', 'Park2020']
+        return ['Zhang2024', 'Park2020', *LIBRARIES]
 
     # --------------------------- UTILS functions -----------------------------
     def getModelFolder(self) -> str:
@@ -184,9 +186,9 @@ class ProtCryogemTrain(ProtCryogemBase):
         """Return the inputs and their content: a simulation or a previous run made anew is another input."""
         if self.doContinue:
             card = os.path.join(self.continueRun.get().getModelFolder(), CARD)
-            return self._describeInputs('continueRun') + computeDigest(card)
+            return self._describeInputs(self.continueRun) + computeDigest(card)
         manifest = os.path.join(self._getSimulation().getDatasetFolder(), 'manifest.json')
-        return self._describeInputs('inputSimulation', 'inputMicrographs') + computeDigest(manifest)
+        return self._describeInputs(self.inputSimulation, self.inputMicrographs) + computeDigest(manifest)
 
     def _getSources(self) -> list[Pointer]:
         if self.doContinue:

@@ -13,7 +13,7 @@ import mrcfile
 import numpy as np
 from pwem.constants import RELATION_CTF
 from pwem.protocols import ProtImportCoordinates, ProtImportCTF, ProtImportMicrographs, ProtImportVolumes
-from pyworkflow.object import RELATION_SOURCE
+from pyworkflow.object import RELATION_SOURCE, Pointer
 from pyworkflow.protocol import MODE_RESUME
 from pyworkflow.tests import BaseTest, setupTestProject
 
@@ -244,6 +244,10 @@ class TestCryogemChain(ChainTest):
             self.assertIn(f'*{protocol.outputMicrographs.getSize()}* micrographs', ' '.join(protocol.summary()))
             self.assertIn('CryoGEM', ' '.join(protocol.methods()))
         self.assertIn('after *4* steps', ' '.join(self.train.summary()))
+        picks = sum(len(self.specimen.picks[Path(mic.getMicName()).stem]) for mic in self.importMics.outputMicrographs)
+        self.assertIn(f'*2* real micrographs with *{picks}* picked', ' '.join(self.simulate.summary()))
+        self.assertIn(f'with {picks} picked particles', ' '.join(self.simulate.methods()))
+        self.assertIn('for 4 steps', ' '.join(self.train.methods()))
 
     def test_continue_with_nothing_changed_does_nothing(self):
         before = os.path.getmtime(os.path.join(self.measured.getGeneratedFolder(), 'manifest.json'))
@@ -297,7 +301,7 @@ class TestCryogemOtherInputs(ChainTest):
 
     def test_simulate_works_with_what_is_said_in_place_of_picks(self):
         protocol = self.newProtocol(ProtCryogemSimulate, useGpu=False, nMicrographs=1, particlesMean=12.0,
-                                    particlesSd=0.0, signalToNoise=0.2)
+                                    particlesSd=0.0, signalToNoise=0.2, estimateCtfs=True)
         self.linkInput(protocol, 'inputVolumes', self.importVolume, 'outputVolume')
         self.linkInput(protocol, 'inputMicrographs', self.importMics, 'outputMicrographs')
         self.launchProtocol(protocol)
@@ -325,6 +329,20 @@ class TestCryogemOtherInputs(ChainTest):
         self.launchProtocol(protocol)
         self.checkCleanEnd(protocol)
         self.assertEqual({particle.getClassId() for particle in protocol.outputParticles}, {2})
+
+    def test_ctfs_that_the_project_knows_of_the_micrographs_are_found(self):
+        protocol = self.newUnpicked(nMicrographs=1)
+        self.assertEqual(protocol.getCtfPointer().getUniqueId(),
+                         Pointer(self.importCtfs, extended='outputCTF').getUniqueId())
+        self.launchProtocol(protocol)
+        self.checkCleanEnd(protocol)
+        used = read_tables(Path(protocol._getExtraPath('ctfs.star')))['micrographs']
+        self.assertEqual(sorted(used['rlnDefocusU']), sorted(self.specimen.defocus.values()))
+        self.assertIn(('outputCTF', 'outputMicrographs'), self.getRelated(protocol, RELATION_SOURCE))
+        low, high = (bound(self.specimen.defocus.values()) / 1e4 for bound in (min, max))
+        self.assertIn(f'*{low:.2f} to {high:.2f} µm*', ' '.join(protocol.summary()))
+        anew = self.newUnpicked(estimateCtfs=True)
+        self.assertIsNone(anew.getCtfPointer().get())
 
     def newUnpicked(self, **values):
         """Return a simulate run without picks."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from unittest import mock
 
 import pyworkflow as pw
+from pwem.objects import Class3D, Particle, SetOfClasses3D, SetOfParticles, Volume
 from pwem.protocols import ProtImportMicrographs, ProtImportVolumes
 from pyworkflow.protocol import params
 from pyworkflow.tests import BaseTest, setupTestProject
@@ -86,14 +87,15 @@ class TestCryogemForms(BaseTest):
         errors = '\n'.join(self.newSimulate(nMicrographs=0, boxSize=51, defocusMin=3e4).validate())
         self.assertIn('*Number of micrographs* cannot be 0; give a positive number', errors)
         self.assertIn('*Box size (px)* cannot be 51; use the even number 52', errors)
-        self.assertIn('*Min, Max* cannot be', errors)
+        self.assertIn('*Defocus (Å): Min, Max* cannot be', errors)
 
     def test_settings_that_exclude_each_other_are_named(self):
         errors = self.newSimulate(minimumDistance=90.0, allowedOverlap=0.2).validate()
         self.assertEqual(errors, ['*Allowed overlap* cannot be 0.2; give either it or minimum_distance.'])
 
     def test_half_a_pair_of_numbers_is_refused(self):
-        self.assertIn('*Mean, Standard deviation*', '\n'.join(self.newSimulate(particlesSd=None).validate()))
+        errors = '\n'.join(self.newSimulate(particlesSd=None).validate())
+        self.assertIn('*Particles per micrograph: Mean, Standard deviation*', errors)
 
     def test_a_good_form_has_no_errors_and_warns_of_what_will_be_resampled(self):
         protocol = self.newSimulate()
@@ -142,6 +144,65 @@ class TestCryogemForms(BaseTest):
     def test_weights_must_be_one_positive_number_per_map(self):
         self.assertIn('are 2 for 1 maps', '\n'.join(self.newSimulate(volumeWeights='1 2').validate()))
         self.assertIn('cannot be 0', '\n'.join(self.newSimulate(volumeWeights='0').validate()))
+
+    def makeClasses(self, sizes):
+        """Return 3D classes of the map with so many particles each."""
+        images = SetOfParticles(filename=os.path.join(self.getOutputPath(), 'images.sqlite'))
+        images.setSamplingRate(3.0)
+        classes = SetOfClasses3D(filename=os.path.join(self.getOutputPath(), 'classes.sqlite'))
+        classes.setImages(images)
+        for size in sizes:
+            one, volume = Class3D(), Volume()
+            volume.setLocation(self.specimen.volume)
+            one.setRepresentative(volume)
+            classes.append(one)
+            for number in range(1, size + 1):
+                particle = Particle()
+                particle.setLocation(number, 'x.mrcs')
+                one.append(particle)
+            classes.update(one)
+        classes.write()
+        return classes
+
+    def test_3d_classes_are_as_frequent_as_they_have_particles(self):
+        classes, protocol = self.makeClasses((3, 1)), self.newSimulate()
+        with mock.patch.object(protocol.inputVolumes, 'get', return_value=classes):
+            volumes = protocol.getVolumes()
+            self.assertEqual([volume.getFileName() for volume in volumes], [self.specimen.volume] * 2)
+            self.assertEqual([volume.getSamplingRate() for volume in volumes], [3.0, 3.0])
+            self.assertEqual(protocol._getWeights(), [3.0, 1.0])
+            self.assertEqual(protocol.validate(), [])
+            self.assertIn('will be resampled', ' '.join(protocol.warnings()))
+            protocol.volumeWeights.set('1 1')
+            self.assertEqual(protocol._getWeights(), [1.0, 1.0])
+
+    def test_gpu_ids_that_would_kill_the_process_are_refused(self):
+        for ids in ('-1', '0,', '', 'all'):
+            errors = '\n'.join(self.newSimulate(gpuList=ids).validate())
+            self.assertEqual('*GPU ids* cannot be' in errors, ids != '0,', ids)
+
+    def test_everything_that_is_wrong_is_told_at_once(self):
+        protocol = self.newSimulate(volumeWeights='1 2', nMicrographs=0, gpuList='x', preferredRot=1.0)
+        protocol.inputMicrographs.set(None)
+        errors = '\n'.join(protocol.validate())
+        for part in ('*Number of micrographs*', '*GPU ids*', 'are both empty', '*Weights of the maps*',
+                     '*Preferred view (degrees): Rot, Tilt*'):
+            self.assertIn(part, errors)
+
+    def test_without_picks_the_contrast_is_doubted(self):
+        self.assertIn('whether particles are dark or bright', '\n'.join(self.newSimulate().warnings()))
+
+    def test_two_inputs_at_most_are_important_in_every_form(self):
+        for protocolClass in PROTOCOLS:
+            protocol = self.newProtocol(protocolClass)
+            important = [name for name, param in protocol.getDefinition().iterAllParams()
+                         if param.isImportant() and name != 'runName' and protocol.evalParamCondition(name)]
+            self.assertIn(len(important), (1, 2), important)
+
+    def test_numbers_that_other_protocols_compute_can_be_linked(self):
+        protocol = self.newProtocol(ProtCryogemSimulate)
+        for name in ('boxSize', 'particleDiameter', 'lowPass'):
+            self.assertTrue(protocol.getParam(name).allowsPointers, name)
 
     def test_outputs_offered_for_linking_are_those_that_will_exist(self):
         names = {'none': set(), 'clean': {'outputCleanParticles'}, 'generated': {'outputParticles'},
