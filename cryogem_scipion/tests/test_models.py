@@ -25,7 +25,7 @@ from cryogem_scipion.tests.test_chain import ChainTest
 # In a process of its own: nothing of the plugin, and so of its tests, imports torch.
 _WRITE_PUBLISHED = """
 import sys, torch
-from cryogem.translation.generator import PaperGenerator
+from cryogem.translation.paper import PaperGenerator
 torch.save({'module.' + key: value for key, value in PaperGenerator(5, 4).state_dict().items()}, sys.argv[1])
 """
 
