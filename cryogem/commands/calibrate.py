@@ -9,9 +9,10 @@ from cryogem.commands.inputs import find_pixel_size, read_real_micrographs
 from cryogem.config import CalibrateConfig, MicroscopeConfig, describe_run
 from cryogem.dataset import layout
 from cryogem.dataset.writer import check_empty
-from cryogem.imaging.calibration import Calibration, RealMicrograph, calibrate
+from cryogem.imaging.calibration import Calibration, RealMicrograph
 from cryogem.imaging.ctf_fit import fit_ctf
 from cryogem.imaging.grey import find_good_region, measure_grey_scale
+from cryogem.imaging.measurement import calibrate
 from cryogem.imaging.resampling import choose_working_pixel_size
 from cryogem.io.files import make_folder, write_json
 from cryogem.progress import Progress
@@ -45,7 +46,8 @@ def measure(config: MicroscopeConfig, particle_diameter: float | None) -> Calibr
     micrographs = read_real_micrographs(config, working)
     if not config.ctfs:
         micrographs = estimate_ctfs(micrographs, working, config)
-    calibration = calibrate(micrographs, working, particle_diameter)
+    calibration = dataclasses.replace(
+        calibrate(micrographs, working, particle_diameter), original_pixel_size=pixel_size)
     logger.info('%d real micrographs of %d x %d px at %.3g Å/px', len(micrographs), calibration.shape[1],
                 calibration.shape[0], working)
     if calibration.particles_per_frame is not None:

@@ -14,6 +14,7 @@ from cryogem.dataset.reader import split_weight
 from cryogem.errors import ConfigError, InputError
 from cryogem.imaging.calibration import Calibration, RealMicrograph
 from cryogem.imaging.resampling import resample_centers, resample_image
+from cryogem.imaging.spectrum import measure_tiles
 from cryogem.io.files import find_by_stem, find_files
 from cryogem.io.mrc import read_micrograph, read_micrograph_header, read_volume
 from cryogem.io.star import read_coordinates, read_tables
@@ -95,7 +96,8 @@ def read_frames(
         resampled = resample_image(image, first, working_pixel_size)
         centers = read_coordinates(picks[name]) if name in picks else np.empty((0, 2))
         _check_inside(centers, image.shape, name)
-        frames.append(RealMicrograph(name, resampled, resample_centers(centers, image.shape, resampled.shape)))
+        frames.append(RealMicrograph(name, resampled, resample_centers(centers, image.shape, resampled.shape),
+                                     original_power=measure_tiles(image)))
     return frames
 
 

@@ -13,8 +13,8 @@ from cryogem.dataset.writer import check_empty
 from cryogem.errors import InputError
 from cryogem.evaluation.gallery import Exhibit, write_gallery
 from cryogem.evaluation.map_picture import write_projections
-from cryogem.imaging.calibration import estimate_diameter, measure_density
 from cryogem.imaging.grey import measure_grey_scale
+from cryogem.imaging.picks import estimate_diameter, measure_density
 from cryogem.imaging.resampling import choose_working_pixel_size
 from cryogem.io.files import find_by_stem, find_files, make_folder, write_json
 from cryogem.io.mrc import read_micrograph_header, read_volume

@@ -5,9 +5,10 @@ from typing import Any
 
 import numpy as np
 
+from cryogem.imaging.background import add_background
 from cryogem.imaging.calibration import Calibration
 from cryogem.imaging.exposure import add_ice
-from cryogem.imaging.noise import add_gaussian_noise, draw_field
+from cryogem.imaging.noise import add_gaussian_noise
 from cryogem.records import Micrograph
 from cryogem.translation.pairs import SimulatedCrop
 
@@ -49,10 +50,7 @@ def make_prior(
         # the noisy picture was brought to unit sd, and the signal with it
         sd = float(clean.std()) * np.sqrt(1 + 1 / recipe.snr)
         return noisy, ((clean - clean.mean()) / (sd if sd > 0 else 1.0)).astype(np.float32)
-    border = _BORDER if is_crop else 0
-    shape = (clean.shape[0] + border, clean.shape[1] + border)
-    noise = draw_field(np.array(calibration.micrographs[record.source].noise_power), shape, rng)
-    return clean + noise[:clean.shape[0], :clean.shape[1]], clean
+    return add_background(clean, record, calibration, rng, _BORDER if is_crop else 0), clean
 
 
 def make_crop(

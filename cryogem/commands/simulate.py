@@ -23,16 +23,15 @@ from cryogem.dataset import layout
 from cryogem.dataset.reader import read_calibration
 from cryogem.dataset.writer import check_output, write_micrograph
 from cryogem.errors import ConfigError, InputError
-from cryogem.imaging.calibration import (
-    Calibration,
-    fit_own_scales,
-    fit_signal,
-    measure_excess_power,
-    measure_frame_power,
-    with_signal,
-)
-from cryogem.imaging.exposure import Exposure, Protocol, add_ice, draw_record, expose
+from cryogem.imaging.calibration import Calibration, measure_frame_power
+from cryogem.imaging.exposure import Exposure, Protocol, add_ice, draw_record, draw_record_at, expose
 from cryogem.imaging.grey import GreyScale
+from cryogem.imaging.measurement import with_signal
+from cryogem.imaging.picks import estimate_count
+from cryogem.imaging.signal import SignalMeasurement, average_signals, measure_signal
+from cryogem.imaging.signal_fit import SignalFit, fit_signal
+from cryogem.imaging.spectrum import N_SHELLS
+from cryogem.progress import Progress
 from cryogem.specimen.ensemble import Ensemble, build_ensemble
 from cryogem.specimen.symmetry import find_symmetry_group
 from cryogem.specimen.volume import PreparedVolume, bring_to_pixel_size, filter_radially
@@ -41,6 +40,9 @@ logger = logging.getLogger(__name__)
 
 _LEAST_PARTICLE = 8                         # px across: a particle below it has no shape, so a pixel size is wrong
 _TRIAL_INDEX = 2 ** 31                      # of the clean micrographs that calibrate the signal: apart from any run's
+_TRIAL_PARTICLES, _MOST_DRAWS = 600, 8      # pictured at the picks to average over views, and how often each pick
+_LARGE_MISFIT, _LOW_CORRELATION = 0.35, 0.9             # beyond which the map is said not to explain the particles
+_SURE = 5.0                                 # standard errors
 
 
 def run(config: SimulateConfig, output: Path) -> None:
@@ -101,40 +103,88 @@ def calibrate_signal(
     calibration: Calibration, protocol: Protocol, volumes: Sequence[PreparedVolume], weights: Sequence[float],
     signal_to_noise: float | None,
 ) -> Calibration:
-    """Find how strong the signal is and how it falls off: from the power at the picks, or from a ratio that was said.
+    """Find how strong the signal is and how it falls off: from what comes with the picks, or from a said ratio.
 
     Raises
     ------
     ConfigError : there are no picks and no ratio was said.
     """
-    scale = 1.0
-    gain: np.ndarray | None = None
-    if signal_to_noise is None:
-        if not any(one.n_picks for one in calibration.micrographs):
-            raise ConfigError('signal_to_noise is missing and there are no picks to measure it; '
-                              'give coordinates of the real micrographs, or the ratio (0.1 is common)')
-        trials = _expose_trials(calibration, protocol, build_ensemble(volumes, weights))
-        scale, gain = fit_signal(calibration, _measure_clean_excess(trials, calibration))
-    trials = _expose_trials(calibration, protocol, build_filtered_ensemble(volumes, weights, gain))
-    powers = np.stack([measure_frame_power(trial.clean) for trial in trials])
+    ensemble = build_ensemble(volumes, weights)
     if signal_to_noise is not None:
-        scale = _scale_to_ratio(trials, signal_to_noise)
-        own_scales = [scale] * len(trials)
-    else:
-        own_scales = fit_own_scales(calibration, scale, _measure_clean_excess(trials, calibration))
-    logger.info('signal: %.4g contrast units per unit of projected density (%.4g to %.4g on single micrographs)',
-                scale, min(own_scales), max(own_scales))
-    return with_signal(calibration, scale, gain, powers, own_scales)
+        fit, powers = _follow_ratio(calibration, protocol, ensemble, signal_to_noise)
+        return with_signal(calibration, fit, powers)
+    if not any(one.n_picks for one in calibration.micrographs):
+        raise ConfigError('signal_to_noise is missing and there are no picks to measure it; '
+                          'give coordinates of the real micrographs, or the ratio (0.1 is common)')
+    clean, powers = _measure_trials(calibration, protocol, ensemble)
+    fit = fit_signal([one.signal for one in calibration.micrographs], clean,
+                     calibration.particle_diameter / calibration.pixel_size, calibration.pixel_size,
+                     [one.weight for one in calibration.micrographs])
+    _report_fit(fit, calibration.pixel_size)
+    # a radial filter of the map is one of its projections, too
+    return with_signal(calibration, fit, powers if fit.gain is None else fit.gain ** 2 * powers)
 
 
-def _expose_trials(calibration: Calibration, protocol: Protocol, ensemble: Ensemble) -> list[Exposure]:
-    """Return a clean micrograph at signal scale 1 for each real one, with its CTF; no run uses their indices."""
+def _measure_trials(
+    calibration: Calibration, protocol: Protocol, ensemble: Ensemble
+) -> tuple[list[SignalMeasurement | None], np.ndarray]:
+    """Picture particles at the picks of each real micrograph, with its CTF and at scale 1, in random poses.
+
+    Returns
+    -------
+    What is measured on them as on the real ones (None without picks), and their (n, shells) frame spectra with as many
+    particles as there are, marked or not.
+    """
+    diameter_px = calibration.particle_diameter / calibration.pixel_size
+    n_picks = [one.n_picks for one in calibration.micrographs]
+    n_draws = int(np.clip(np.ceil(_TRIAL_PARTICLES / sum(n_picks)), 1, _MOST_DRAWS))
+    clean: list[SignalMeasurement | None] = []
+    powers = np.zeros((len(n_picks), N_SHELLS))
+    progress = Progress('clean pictures of the picks', len(n_picks))
+    for i, real in enumerate(calibration.micrographs):
+        pictures = [expose(draw_record_at(protocol, calibration, ensemble, i, draw), ensemble).clean
+                    for draw in range(n_draws if real.n_picks else 0)]
+        centers = np.array(real.picks_yx).reshape(-1, 2)
+        clean.append(average_signals([measure_signal(one, centers, diameter_px) for one in pictures])
+                     if pictures else None)
+        if pictures:
+            share = estimate_count(centers, pictures[0].shape, diameter_px) / real.n_picks
+            powers[i] = max(1.0, share) * np.mean([measure_frame_power(one) for one in pictures], axis=0)
+        progress.update(i + 1)
+    return clean, powers
+
+
+def _follow_ratio(
+    calibration: Calibration, protocol: Protocol, ensemble: Ensemble, signal_to_noise: float
+) -> tuple[SignalFit, np.ndarray]:
+    """Return the amplitude of a ratio that was said, and the (n, shells) spectra of clean micrographs at scale 1."""
     trials = []
     for i, real in enumerate(calibration.micrographs):
         record = draw_record(protocol, calibration, ensemble, _TRIAL_INDEX + i)
-        record = dataclasses.replace(record, ctf=real.ctf or record.ctf, signal_scale=1.0)
-        trials.append(expose(record, ensemble))
-    return trials
+        trials.append(expose(dataclasses.replace(record, ctf=real.ctf or record.ctf, signal_scale=1.0), ensemble))
+    scale = _scale_to_ratio(trials, signal_to_noise)
+    logger.info('signal: %.4g contrast units per unit of projected density, as the ratio says', scale)
+    powers = np.stack([measure_frame_power(trial.clean) for trial in trials])
+    return SignalFit(scale, None, (scale,) * len(trials), (0.0,) * len(trials), None), powers
+
+
+def _report_fit(fit: SignalFit, pixel_size: float) -> None:
+    """Say how strong the signal is, how sure that is, and where the map does not explain the micrographs."""
+    quality = fit.quality
+    if quality is None:
+        return
+    logger.info('signal: %.4g ± %.2g contrast units per unit of projected density (%.4g to %.4g on single '
+                'micrographs), B-factor %.0f ± %.0f Å², picks off by %.1f Å', fit.scale, quality.scale_error,
+                min(fit.own_scales), max(fit.own_scales), quality.b_factor, quality.b_factor_error,
+                quality.pick_error * pixel_size)
+    if quality.misfit > _LARGE_MISFIT or quality.correlation < _LOW_CORRELATION:
+        logger.warning('the map explains the particles poorly: %.0f %% of the power at the picks differs, and the mean '
+                       'particles correlate with %.2f; check that the map is of this particle, fine enough and at its '
+                       'pixel size, and that picks are centred', 100 * quality.misfit, quality.correlation)
+    if quality.b_factor < -_SURE * quality.b_factor_error:
+        logger.warning('the micrographs are sharper than the map (B-factor %.0f ± %.0f Å²): what is finer than its '
+                       'resolution is missing from the signal and counts as noise', quality.b_factor,
+                       quality.b_factor_error)
 
 
 def choose_box_size(ensemble: Ensemble, calibration: Calibration) -> int:
@@ -163,18 +213,6 @@ def _check_sampling(diameter: float, pixel_size: float) -> None:
     if diameter < _LEAST_PARTICLE * pixel_size:
         raise InputError(f'volume holds a particle of {diameter:.0f} Å, which is {diameter / pixel_size:.1f} px of '
                          f'micrographs at {pixel_size:g} Å/px; check the pixel sizes of both')
-
-
-def _measure_clean_excess(trials: list[Exposure], calibration: Calibration) -> np.ndarray:
-    """Return the (n, shells) excess power of clean micrographs at the particles that people would pick."""
-    diameter_px = calibration.particle_diameter / calibration.pixel_size
-    return np.stack([measure_excess_power(trial.clean, _list_centers(trial), diameter_px) for trial in trials])
-
-
-def _list_centers(trial: Exposure) -> np.ndarray:
-    """Return (n, 2) centres of the particles that people would pick."""
-    pickable = [one.center_yx for one in trial.record.particles if trial.record.is_pickable(one)]
-    return np.array(pickable).reshape(-1, 2)
 
 
 def _scale_to_ratio(trials: list[Exposure], signal_to_noise: float) -> float:

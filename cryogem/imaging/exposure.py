@@ -15,7 +15,7 @@ from cryogem.specimen.micrograph import paint, project_particles, split_centers
 from cryogem.specimen.orientation import ViewPreference
 from cryogem.specimen.placement import draw_count, place_particles
 
-SIMULATED, NOISE, GENERATED, TRAINED = 0, 1, 2, 3       # purposes of random streams
+SIMULATED, NOISE, GENERATED, TRAINED, TRIAL = 0, 1, 2, 3, 16      # purposes of random streams; trials go on from 16
 _DEFOCUS_JITTER = 0.02                      # share by which a CTF taken from a real micrograph is varied
 
 
@@ -63,7 +63,8 @@ def draw_record(protocol: Protocol, calibration: Calibration, ensemble: Ensemble
     The fractions of the particles are not known before they are painted; `expose` fills them in.
     """
     rng = spawn_generator(protocol.seed, index, protocol.purpose)
-    source = int(rng.integers(len(calibration.micrographs)))
+    weights = np.array([one.weight for one in calibration.micrographs])
+    source = int(rng.choice(len(weights), p=weights / weights.sum()))
     ctf = _draw_ctf(protocol, calibration, source, rng)
     flips = (bool(rng.integers(2)), bool(rng.integers(2)))
     count = draw_count(*protocol.particles_per_frame, rng)
@@ -76,6 +77,26 @@ def draw_record(protocol: Protocol, calibration: Calibration, ensemble: Ensemble
         particles=_draw_particles(
             protocol, calibration, ensemble, count, _find_forbidden(protocol, source, flips), rng),
         n_requested=count)
+
+
+def draw_record_at(
+    protocol: Protocol, calibration: Calibration, ensemble: Ensemble, source: int, draw: int
+) -> Micrograph:
+    """Draw what could have been on real micrograph `source`: its CTF, its picks in poses of their own, at scale 1.
+
+    Parameters
+    ----------
+    draw : number of the draw, from 0; each has other poses.
+    """
+    real = calibration.micrographs[source]
+    rng = spawn_generator(protocol.seed, source, TRIAL + draw)
+    ctf = _draw_ctf(protocol, calibration, source, rng) if real.ctf is None else real.ctf
+    centers = np.array(real.picks_yx).reshape(-1, 2)
+    return Micrograph(
+        index=source, name=real.name, shape=real.shape or calibration.shape, pixel_size=calibration.pixel_size,
+        ctf=ctf, source=source, ice_flips=(False, False), signal_scale=1.0, grey_mean=real.grey_mean,
+        grey_sd=real.grey_sd,
+        particles=_dress_particles(protocol, calibration, ensemble, centers, rng), n_requested=len(centers))
 
 
 def expose(record: Micrograph, ensemble: Ensemble, defocus_error: float = 50.0) -> Exposure:
@@ -155,6 +176,13 @@ def _draw_particles(
     distances = [distance / pixel_size for distance in protocol.neighbour_distances]
     centers = place_particles(calibration.shape, count, distances, ensemble.diameter / 2 / pixel_size, rng,
                               protocol.clustering, is_forbidden)
+    return _dress_particles(protocol, calibration, ensemble, centers, rng)
+
+
+def _dress_particles(
+    protocol: Protocol, calibration: Calibration, ensemble: Ensemble, centers: np.ndarray, rng: np.random.Generator
+) -> tuple[Particle, ...]:
+    """Return particles at (n, 2) centres with pose, map, height and subset."""
     n = len(centers)
     angles = protocol.views.draw(n, rng)
     conformers = ensemble.draw_conformers(n, rng)

@@ -6,6 +6,7 @@ import numpy as np
 
 _OUTLIER = 6.0                              # robust sd beyond which a pixel or an edge row is no image
 _MAD_TO_SD = 1.4826
+_SAMPLE = 2 ** 16                           # pixels whose grey values are counted
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,26 @@ class GreyScale:
     def restore(self, contrast: np.ndarray) -> np.ndarray:
         """Turn contrast units into grey values; float32."""
         return (contrast * self.sd + self.mean).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class GreyDefects:
+    """What of a frame is no image, and how finely its grey values are graded."""
+
+    hot_pixel_share: float                  # of the pixels inside the good region that lie beyond 6 robust sd
+    dead_rows: int                          # rows at the edges without image
+    dead_columns: int
+    n_levels: int                           # different grey values in a sample of the pixels: few in 8-bit files
+
+
+def measure_defects(image: np.ndarray) -> GreyDefects:
+    """Count outlying pixels, dead edges and grey values of an (h, w) image."""
+    region = find_good_region(image)
+    sample = image[region]
+    center, spread = _measure_median(sample)
+    return GreyDefects(float((np.abs(sample - center) > _OUTLIER * spread).mean()),
+                       image.shape[0] - sample.shape[0], image.shape[1] - sample.shape[1],
+                       len(np.unique(sample.ravel()[::max(1, sample.size // _SAMPLE)])))
 
 
 def measure_grey_scale(image: np.ndarray) -> GreyScale:

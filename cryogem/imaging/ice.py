@@ -1,5 +1,7 @@
 """Ice: the smooth background of a micrograph as a few cosine coefficients, for frames of any shape."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 ORDER = 6                                   # cosines per axis: features down to a third of the frame
@@ -18,7 +20,7 @@ def fit_ice(contrast: np.ndarray, is_background: np.ndarray, order: int = ORDER)
     -------
     (order, order) float64 cosine coefficients, contrast units, without the constant term.
     """
-    values, weights = _average_blocks(contrast, is_background)
+    values, weights = average_blocks(contrast, is_background, [min(n, _LARGEST_GRID) for n in contrast.shape])
     bases = [_cosines(length, order) for length in values.shape]
     design = np.einsum('yi,xj->yxij', *bases).reshape(values.size, -1)
     weighted = design * np.sqrt(weights.ravel())[:, None]
@@ -52,9 +54,11 @@ def _roughness(order: int) -> np.ndarray:
     return (squares[:, None] + squares).ravel().astype(float) ** 2 / order ** 4
 
 
-def _average_blocks(image: np.ndarray, is_good: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Average an image over blocks, good pixels only; return (a, b) means and the number of pixels behind each."""
-    edges = [np.linspace(0, n, min(n, _LARGEST_GRID) + 1).astype(int)[:-1] for n in image.shape]
+def average_blocks(
+    image: np.ndarray, is_good: np.ndarray, n_blocks: Sequence[int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Average an image over (a, b) blocks, good pixels only; return (a, b) means and the number of pixels in each."""
+    edges = [np.linspace(0, length, n + 1).astype(int)[:-1] for length, n in zip(image.shape, n_blocks, strict=True)]
 
     def add_up(values: np.ndarray) -> np.ndarray:
         return np.add.reduceat(np.add.reduceat(values, edges[0], axis=0), edges[1], axis=1)

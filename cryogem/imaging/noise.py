@@ -18,16 +18,16 @@ def draw_field(power: np.ndarray, shape: tuple[int, ...], rng: np.random.Generat
     -------
     (h, w) float32, zero mean, contrast units.
     """
-    white = torch.from_numpy(rng.standard_normal(shape, dtype=np.float32))
     amplitude = np.interp(shell_positions(shape), np.arange(N_SHELLS), np.sqrt(np.maximum(power, 0)))
-    amplitude[0, 0] = 0
-    spectrum = torch.fft.rfft2(white) * torch.from_numpy(amplitude.astype(np.float32))
+    return filter_noise(amplitude, shape, rng)
+
+
+def filter_noise(amplitude: np.ndarray, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+    """Draw an (h, w) Gaussian field of zero mean whose (h, w // 2 + 1) spectral amplitude is given; float32."""
+    spectrum = torch.fft.rfft2(torch.from_numpy(rng.standard_normal(shape, dtype=np.float32)))
+    spectrum *= torch.from_numpy(amplitude.astype(np.float32))
+    spectrum[0, 0] = 0
     return torch.fft.irfft2(spectrum, s=shape).numpy()
-
-
-def add_measured_noise(clean: np.ndarray, power: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Add a Gaussian field with the background spectrum of a real micrograph to an (h, w) image."""
-    return clean + draw_field(power, clean.shape, rng)
 
 
 def add_gaussian_noise(clean: np.ndarray, snr: float, rng: np.random.Generator) -> np.ndarray:

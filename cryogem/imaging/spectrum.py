@@ -5,6 +5,8 @@ import torch
 
 N_SHELLS = 128                              # from 0 to the Nyquist frequency, shell i centred at i / N_SHELLS of it
 
+_TILE, _TILES = 512, 4                      # px, and how many on each axis, for the spectrum of large frames
+
 
 def measure_power(images: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
     """Measure the radial power spectrum per pixel (white noise of variance v gives v on every shell).
@@ -20,7 +22,7 @@ def measure_power(images: np.ndarray, weights: np.ndarray | None = None) -> np.n
     """
     h, w = images.shape[-2:]
     if weights is None:
-        weights = np.hanning(h + 2)[1:-1, None] * np.hanning(w + 2)[1:-1]
+        weights = hann_window((h, w))
     weights = np.broadcast_to(weights, images.shape)
     totals = weights.sum(axis=(-2, -1), keepdims=True)
     centered = (images - (images * weights).sum(axis=(-2, -1), keepdims=True) / totals) * weights
@@ -29,16 +31,24 @@ def measure_power(images: np.ndarray, weights: np.ndarray | None = None) -> np.n
     return average_shells(power / (weights.astype(np.float64) ** 2).sum(axis=(-2, -1))[..., None, None], (h, w))
 
 
+def measure_tiles(image: np.ndarray) -> np.ndarray:
+    """Return the (N_SHELLS,) median spectrum of a few tiles of an (h, w) frame: quick, and blind to dirt."""
+    side = min(_TILE, *image.shape)
+    steps = [np.linspace(0, length - side, min(_TILES, length // side)).astype(int) for length in image.shape]
+    tiles = np.stack([image[y:y + side, x:x + side] for y in steps[0] for x in steps[1]])
+    return np.median(measure_power(tiles), axis=0)
+
+
+def hann_window(shape: tuple[int, ...]) -> np.ndarray:
+    """Return an (h, w) Hann window that is nowhere zero; float32."""
+    return (np.hanning(shape[0] + 2)[1:-1, None] * np.hanning(shape[1] + 2)[1:-1]).astype(np.float32)
+
+
 def average_shells(half_plane: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """Average (..., h, w // 2 + 1) values over shells; (..., N_SHELLS). Empty shells are interpolated."""
-    h, w = shape
     shells = shell_indices(shape)
-    multiplicity = np.full((h, w // 2 + 1), 2.0)                # the other half plane holds the same values
-    multiplicity[:, 0] = 1
-    if w % 2 == 0:
-        multiplicity[:, -1] = 1
     is_inside = shells < N_SHELLS
-    index, weight = shells[is_inside], multiplicity[is_inside]
+    index, weight = shells[is_inside], _count_twins(shape)[is_inside]
     counts = np.bincount(index, weight, N_SHELLS)
     flat = half_plane[..., is_inside].reshape(-1, len(index))
     sums = np.stack([np.bincount(index, weight * row, N_SHELLS) for row in flat])
@@ -46,6 +56,23 @@ def average_shells(half_plane: np.ndarray, shape: tuple[int, ...]) -> np.ndarray
     averages = sums[:, has_values] / counts[has_values]
     filled = np.stack([np.interp(np.arange(N_SHELLS), has_values, row) for row in averages])
     return filled.reshape(*half_plane.shape[:-2], N_SHELLS)
+
+
+def count_modes(shape: tuple[int, int]) -> np.ndarray:
+    """Return (N_SHELLS,) independent modes per shell of an (h, w) image; what a shell between modes has a share of."""
+    positions = np.arange(N_SHELLS)
+    area = np.pi * shape[0] * shape[1] / (2 * N_SHELLS) ** 2 * positions
+    return np.maximum(area, 0.5)
+
+
+def _count_twins(shape: tuple[int, ...]) -> np.ndarray:
+    """Return (h, w // 2 + 1) how often each mode of a half plane is in the plane."""
+    h, w = shape[0], shape[1]
+    multiplicity = np.full((h, w // 2 + 1), 2.0)                # the other half plane holds the same values
+    multiplicity[:, 0] = 1
+    if w % 2 == 0:
+        multiplicity[:, -1] = 1
+    return multiplicity
 
 
 def shell_indices(shape: tuple[int, ...]) -> np.ndarray:

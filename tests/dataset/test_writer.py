@@ -22,6 +22,7 @@ from cryogem.dataset.writer import (
 from cryogem.errors import InputError, OutputError
 from cryogem.imaging.calibration import Calibration, MicrographCalibration
 from cryogem.imaging.exposure import Exposure, expose
+from cryogem.imaging.noise_fit import NoiseModel
 from cryogem.imaging.spectrum import N_SHELLS
 from cryogem.records import Ctf, Micrograph, Particle
 from cryogem.specimen.ensemble import build_ensemble
@@ -33,7 +34,8 @@ DESCRIPTION = describe_run('simulate', CONFIG)
 POWER = (1.0,) * N_SHELLS
 MEASURED = {
     'pixel_size': 5.0, 'shape': (64, 80), 'particle_diameter': 90.0, 'particles_per_frame': (3.0, 1.0),
-    'neighbour_distances': (90.0,), 'signal_scale': 0.5, 'micrographs': (MicrographCalibration(
+    'neighbour_distances': (90.0,), 'signal_scale': 0.5, 'noise': NoiseModel(POWER, POWER),
+    'micrographs': (MicrographCalibration(
         name='real', grey_mean=100.0, grey_sd=10.0, n_picks=3, ice=((0.0, 0.1), (0.0, 0.0)), total_power=POWER,
         background_power=POWER, noise_power=POWER),)}
 CALIBRATION = Calibration(**{one.name: MEASURED.get(one.name) for one in dataclasses.fields(Calibration)})

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from cryogem.imaging.background import draw_background
 from cryogem.imaging.calibration import Calibration, MicrographCalibration, RealMicrograph
 from cryogem.imaging.exposure import Protocol, add_ice, draw_record, expose, spawn_generator
-from cryogem.imaging.noise import add_measured_noise
+from cryogem.imaging.noise_fit import NoiseModel, evaluate_radial, measure_rings
 from cryogem.imaging.spectrum import N_SHELLS
 from cryogem.records import Ctf, Micrograph
 from cryogem.specimen.ensemble import Ensemble
@@ -17,7 +18,9 @@ SHAPE = (300, 340)
 CTF = Ctf(16000.0, 15500.0, 30.0)
 GREY_MEAN, GREY_SD = 1200.0, 75.0
 SHELLS = np.arange(N_SHELLS)
-NOISE_POWER = 0.6 + 1.2 * np.exp(-(SHELLS / 40) ** 2)
+FLAT_POWER, RING_POWER = 0.6 + 0.8 * np.exp(-(SHELLS / 40) ** 2), 0.9 * np.exp(-(SHELLS / 60) ** 2)
+NOISE = NoiseModel(tuple(FLAT_POWER.tolist()), tuple(RING_POWER.tolist()))
+NOISE_POWER = evaluate_radial(NOISE, measure_rings([CTF], PIXEL_SIZE)[0])
 SIGNAL_SCALE = 0.4                          # contrast units per density·px
 ICE = np.zeros((6, 6))
 ICE[0, 1], ICE[1, 0], ICE[2, 1] = 0.25, -0.2, 0.1
@@ -30,8 +33,8 @@ def make_calibration(
     noise = tuple(NOISE_POWER.tolist())
     micrographs = tuple(
         MicrographCalibration(f'real_{i}', GREY_MEAN, GREY_SD, 0, tuple(map(tuple, ICE.tolist())), noise, noise, noise,
-                              ctf) for i, ctf in enumerate(ctfs))
-    return Calibration(PIXEL_SIZE, shape, 90.0, None, None, None, signal_scale, None, micrographs)
+                              ctf=ctf) for i, ctf in enumerate(ctfs))
+    return Calibration(PIXEL_SIZE, shape, 90.0, None, None, None, signal_scale, None, NOISE, micrographs)
 
 
 def make_protocol(seed: int = 0, count: float = 30, sd: float = 0, distance: float = 110.0, **more) -> Protocol:
@@ -52,16 +55,16 @@ class MadeMicrograph:
 
 
 def make_micrographs(
-    ensemble: Ensemble, n: int, signal_scale: float, seed: int = 0, count: float = 30
+    ensemble: Ensemble, n: int, signal_scale: float, seed: int = 0, count: float = 30, distance: float = 110.0
 ) -> list[MadeMicrograph]:
     """Return `n` synthetic real micrographs with picks on all pickable particles."""
-    calibration, protocol = make_calibration(signal_scale), make_protocol(seed, count)
+    calibration, protocol = make_calibration(signal_scale), make_protocol(seed, count, distance=distance)
     made = []
     for index in range(n):
         exposure = expose(draw_record(protocol, calibration, ensemble, index), ensemble)
         record = exposure.record
-        contrast = add_measured_noise(add_ice(exposure.clean, record, calibration), NOISE_POWER,
-                                      spawn_generator(seed, index, purpose=1))
+        contrast = add_ice(exposure.clean, record, calibration) + draw_background(
+            dataclasses.replace(record, ctf=CTF), calibration, record.shape, spawn_generator(seed, index, purpose=1))
         picks = np.array([one.center_yx for one in record.particles if record.is_pickable(one)]).reshape(-1, 2)
         grey = (contrast * GREY_SD + GREY_MEAN).astype(np.float32)
         made.append(MadeMicrograph(record, exposure.clean, RealMicrograph(record.name, grey, picks, CTF)))

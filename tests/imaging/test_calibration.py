@@ -7,20 +7,10 @@ import numpy as np
 import pytest
 
 from cryogem.errors import InputError
-from cryogem.imaging import calibration as cal
-from cryogem.imaging.calibration import (
-    Calibration,
-    RealMicrograph,
-    calibrate,
-    fit_own_scales,
-    fit_signal,
-    with_signal,
-)
-from cryogem.imaging.exposure import draw_record, expose
+from cryogem.imaging.calibration import Calibration, RealMicrograph
+from cryogem.imaging.measurement import calibrate, find_background, with_signal
+from cryogem.imaging.signal_fit import SignalFit
 from cryogem.imaging.spectrum import N_SHELLS, measure_power
-from cryogem.specimen.ensemble import build_ensemble
-from cryogem.specimen.placement import measure_nearest_distances, place_particles
-from cryogem.specimen.volume import filter_radially
 from tests.imaging.synthetic import (
     CTF,
     GREY_MEAN,
@@ -31,8 +21,6 @@ from tests.imaging.synthetic import (
     SHAPE,
     SIGNAL_SCALE,
     make_calibration,
-    make_micrographs,
-    make_protocol,
 )
 from tests.messages import is_one_sentence
 
@@ -123,43 +111,6 @@ def test_dark_particles_are_not_taken_for_bright_ones(made, measured):
     assert all(one.grey_sd > 0 for one in measured.micrographs)
 
 
-def make_rings(sign: float) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Return noisy frames of hollow particles: a rim of 10 px radius, the middle overshooting the other way."""
-    rng = np.random.default_rng(0)
-    image, centers = rng.normal(0, 1, (200, 200)), []
-    y, x = np.mgrid[:200, :200]
-    for center in np.stack(np.meshgrid([30, 80, 130, 170], [30, 80, 130, 170]), axis=-1).reshape(-1, 2):
-        radius = np.hypot(y - center[0], x - center[1])
-        image += sign * (1.5 * np.exp(-(radius - 8) ** 2 / 8) - 0.8 * np.exp(-radius ** 2 / 18))
-        centers.append(center)
-    return [image.astype(np.float32)], [np.array(centers, float)]
-
-
-@pytest.mark.parametrize(('sign', 'expected'), [(1, True), (-1, False)])
-def test_the_contrast_of_a_hollow_particle_is_that_of_its_rim(sign, expected):
-    assert bool(cal.has_bright_particles(*make_rings(sign), 24.0)) == expected
-
-
-def test_noise_is_not_taken_for_bright_particles():
-    rng = np.random.default_rng(0)
-    frames = [rng.normal(0, 1, (200, 200)).astype(np.float32) for _ in range(5)]
-
-    assert not any(cal.has_bright_particles([one], [rng.uniform(20, 180, (30, 2))], 20.0) for one in frames)
-    assert not cal.has_bright_particles(frames[:1], [np.empty((0, 2))], 20.0)
-
-
-def test_the_diameter_is_estimated_from_touching_neighbours():
-    grid = np.stack(np.meshgrid(np.arange(0, 100, 20.0), np.arange(0, 100, 20.0)), axis=-1).reshape(-1, 2)
-
-    assert cal.estimate_diameter([np.zeros((100, 100))], [grid]) == 20
-
-
-def test_too_few_picks_cannot_tell_the_diameter():
-    with pytest.raises(InputError, match=r'particle_diameter.* 3 picks') as caught:
-        cal.estimate_diameter([np.zeros((100, 100))], [np.array([[1.0, 2], [30, 40], [70, 10]])])
-    assert is_one_sentence(caught.value)
-
-
 def test_a_frame_smaller_than_two_particles_is_refused():
     image = np.random.default_rng(0).normal(0, 1, (40, 200)).astype(np.float32)
 
@@ -204,50 +155,9 @@ def test_a_damaged_calibration_is_refused(spoil):
     assert is_one_sentence(caught.value)
 
 
-def measure_clean_excess(ensemble, n: int = 8, seed: int = 50) -> np.ndarray:
-    """Return the excess powers of noise-free frames at scale 1 of another draw of the same experiment."""
-    calibration, protocol = make_calibration(1.0), make_protocol(seed)
-    excesses = []
-    for index in range(n):
-        exposure = expose(draw_record(protocol, calibration, ensemble, index), ensemble)
-        picks = [one.center_yx for one in exposure.record.particles if exposure.record.is_pickable(one)]
-        excesses.append(cal.measure_excess_power(exposure.clean, np.array(picks), DIAMETER / PIXEL_SIZE))
-    return np.stack(excesses)
-
-
-def drop_high_resolution(b_factor: float) -> np.ndarray:
-    frequency = np.arange(N_SHELLS) / N_SHELLS / (2 * PIXEL_SIZE)
-    return np.exp(-b_factor / 4 * frequency ** 2)
-
-
-@pytest.mark.parametrize(('scale', 'b_factor'), [(0.4, 0.0), (0.6, 400.0)])
-def test_amplitude_and_filter_of_the_signal_are_found(ensemble, scale, b_factor):
-    truth = scale * drop_high_resolution(b_factor)
-    seen = build_ensemble([filter_radially(ensemble.volumes[0], drop_high_resolution(b_factor))], [1])
-    real = [one.real for one in make_micrographs(seen, 8, scale)]
-    measured = calibrate(real, PIXEL_SIZE, DIAMETER)
-
-    found_scale, gain = fit_signal(measured, measure_clean_excess(ensemble))
-
-    sd = np.mean([one.grey_sd for one in measured.micrographs]) / GREY_SD
-    assert gain.shape == (N_SHELLS,)
-    assert gain.max() == pytest.approx(1)
-    np.testing.assert_allclose((found_scale * sd * gain)[8:24], truth[8:24], rtol=0.25)
-    assert np.mean((found_scale * sd * gain)[4:32] / truth[4:32]) == pytest.approx(1, abs=0.1)
-
-
-def test_micrographs_of_thick_ice_have_a_smaller_amplitude_of_their_own(ensemble):
-    bright, faint = (make_micrographs(ensemble, 4, scale, seed) for scale, seed in ((0.5, 1), (0.3, 2)))
-    real = [dataclasses.replace(one.real, name=f'real_{i}') for i, one in enumerate([*bright, *faint])]
-    measured = calibrate(real, PIXEL_SIZE, DIAMETER)
-
-    scales = np.array(fit_own_scales(measured, 0.4, measure_clean_excess(ensemble)))
-
-    sds = np.array([one.grey_sd for one in measured.micrographs]) / GREY_SD
-    assert np.mean((scales * sds)[:4]) == pytest.approx(0.5, rel=0.1)
-    assert np.mean((scales * sds)[4:]) == pytest.approx(0.3, rel=0.1)
-    assert scales.max() <= 0.6 + 1e-9
-    assert scales.min() >= 0.4 / 1.5
+def make_fit(measured, scale: float, gain) -> SignalFit:
+    n = len(measured.micrographs)
+    return SignalFit(scale, gain, (scale,) * n, (0.01,) * n, None)
 
 
 def test_noise_is_the_total_without_the_signal(made, measured):
@@ -255,7 +165,7 @@ def test_noise_is_the_total_without_the_signal(made, measured):
     scale = SIGNAL_SCALE * GREY_SD / np.mean([one.grey_sd for one in measured.micrographs])
 
     gain = np.linspace(1, 0.5, N_SHELLS)
-    found = with_signal(measured, scale, gain, signal)
+    found = with_signal(measured, make_fit(measured, scale, gain), signal)
 
     assert (found.signal_scale, found.map_gain) == (scale, tuple(gain.tolist()))
     assert {one.signal_scale for one in found.micrographs} == {scale}
@@ -268,29 +178,14 @@ def test_noise_is_the_total_without_the_signal(made, measured):
 
 
 def test_noise_never_falls_below_a_tenth_of_the_total(measured):
-    found = with_signal(measured, 1.0, None, np.full(N_SHELLS, 1e6))
+    found = with_signal(measured, make_fit(measured, 1.0, None), np.full(N_SHELLS, 1e6))
 
     for one in found.micrographs:
         np.testing.assert_allclose(one.noise_power, 0.1 * np.array(one.total_power))
 
 
-def test_coordinates_between_the_particles_are_refused(ensemble, made):
-    misplaced = []
-    for one in made:
-        grid = np.stack(np.meshgrid(np.arange(20, SHAPE[0] - 20, 8.0), np.arange(20, SHAPE[1] - 20, 8.0)), axis=-1)
-        grid = grid.reshape(-1, 2)
-        centers = np.array([particle.center_yx for particle in one.record.particles])
-        nearest = np.linalg.norm(grid[:, None] - centers, axis=-1).min(axis=1)
-        misplaced.append(dataclasses.replace(one.real, centers_yx=grid[nearest > 30]))
-    measured = calibrate(misplaced, PIXEL_SIZE, DIAMETER)
-
-    with pytest.raises(InputError, match='do not sit on particles') as caught:
-        fit_signal(measured, measure_clean_excess(ensemble))
-    assert is_one_sentence(caught.value)
-
-
 def test_the_background_leaves_out_sixty_percent_of_a_diameter_around_picks():
-    is_background = cal.find_background((100, 120), np.array([[50.0, 60.0], [0.0, 119.0]]), 20.0)
+    is_background = find_background((100, 120), np.array([[50.0, 60.0], [0.0, 119.0]]), 20.0)
 
     distance = np.hypot(*(np.mgrid[:100, :120] - np.array([50, 60])[:, None, None]))
     assert not is_background[distance <= 12].any()
@@ -298,21 +193,3 @@ def test_the_background_leaves_out_sixty_percent_of_a_diameter_around_picks():
     assert is_background[(distance > 12.5) & (distance < 40)].all()
 
 
-def test_placed_particles_have_the_neighbours_of_the_picks():
-    shape, rng = (400, 400), np.random.default_rng(3)
-    picks = [place_particles(shape, 60, [18.0], 0, rng, clustering=0.9) for _ in range(4)]
-
-    distances, clustering = cal.measure_crowding(picks, shape, (60.0, 3.0))
-
-    found = np.concatenate([measure_nearest_distances(place_particles(
-        shape, 60, distances, 0, np.random.default_rng(100 + seed), clustering)) for seed in range(4)])
-    wanted = np.concatenate([measure_nearest_distances(one) for one in picks])
-    scattered = measure_nearest_distances(place_particles(shape, 60, [18.0], 0, rng))
-    assert np.median(found) == pytest.approx(np.median(wanted), rel=0.1)
-    assert np.median(scattered) > 1.2 * np.median(wanted)
-    assert clustering >= 0.6
-
-
-def test_few_picks_say_nothing_of_neighbours():
-    assert cal.measure_crowding([np.zeros((5, 2))], (100, 100), (5.0, 1.0)) is None
-    assert cal.measure_crowding([np.zeros((50, 2))], (100, 100), None) is None

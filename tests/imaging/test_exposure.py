@@ -276,7 +276,7 @@ def test_forbidden_regions_are_mirrored_with_the_ice_of_their_micrograph(ensembl
     for index in range(6):
         record = draw_record(protocol, make_calibration(1.0), ensemble, index)
         rows = np.array([one.center_yx[0] for one in record.particles])
-        is_lower = rows > SHAPE[0] / 2 - 1
+        is_lower = rows > (SHAPE[0] - 1) / 2        # the pixels of the two halves meet here
         assert len(rows)
         assert is_lower.all() if not record.ice_flips[0] else not is_lower.any()
 

@@ -5,7 +5,6 @@ import pytest
 
 from cryogem.imaging.noise import (
     add_gaussian_noise,
-    add_measured_noise,
     add_poisson_gaussian_noise,
     add_poisson_noise,
     draw_field,
@@ -17,7 +16,7 @@ MODELS = {
     'gaussian': lambda clean, rng: add_gaussian_noise(clean, 0.1, rng),
     'poisson': lambda clean, rng: add_poisson_noise(clean, 30.0, rng),
     'poisson_gaussian': lambda clean, rng: add_poisson_gaussian_noise(clean, 30.0, 0.1, rng),
-    'measured': lambda clean, rng: add_measured_noise(clean, POWER, rng),
+    'field': lambda clean, rng: clean + draw_field(POWER, clean.shape, rng),
 }
 
 
@@ -82,9 +81,9 @@ def test_detector_noise_comes_on_top_of_counting(clean):
     assert 1 / both == pytest.approx(1 / counted + 1 / 0.5, rel=0.1)
 
 
-def test_measured_noise_has_the_measured_spectrum_and_leaves_the_signal(clean):
+def test_a_field_has_the_spectrum_asked_for_and_no_mean():
     rng = np.random.default_rng(0)
-    noise = np.stack([add_measured_noise(clean, POWER, rng) - clean for _ in range(6)])
+    noise = np.stack([draw_field(POWER, (384, 320), rng) for _ in range(6)])
 
     power = measure_power(noise).mean(axis=0)[8:].reshape(-1, 8).mean(axis=1)
     np.testing.assert_allclose(power, POWER[8:].reshape(-1, 8).mean(axis=1), rtol=0.06)

@@ -1,0 +1,59 @@
+"""The measured noise of a micrograph: a Gaussian field whose Thon rings are those of the micrograph's own CTF."""
+
+import numpy as np
+
+from cryogem.imaging.calibration import Calibration
+from cryogem.imaging.noise import filter_noise
+from cryogem.imaging.noise_fit import evaluate_gain, square_ctf
+from cryogem.imaging.spectrum import N_SHELLS, shell_positions
+from cryogem.records import Micrograph
+
+
+def draw_background(
+    record: Micrograph, calibration: Calibration, shape: tuple[int, ...], rng: np.random.Generator
+) -> np.ndarray:
+    """Draw the measured noise of a record.
+
+    The spectrum is that of the set with level and slope of the record's real micrograph, and with the record's own
+    CTF: elliptical rings where it is astigmatic.
+
+    Parameters
+    ----------
+    shape : (h, w) px at the pixel size of the record; a whole frame, or a crop of it.
+
+    Returns
+    -------
+    (h, w) float32, zero mean, contrast units.
+    """
+    return filter_noise(np.sqrt(evaluate_background_power(record, calibration, shape)), shape, rng)
+
+
+def evaluate_background_power(record: Micrograph, calibration: Calibration, shape: tuple[int, ...]) -> np.ndarray:
+    """Return the (h, w // 2 + 1) float32 noise power per pixel of a record; A and B go on beyond the Nyquist circle."""
+    model, real = calibration.noise, calibration.micrographs[record.source]
+    positions = shell_positions(shape)
+    shells = np.arange(N_SHELLS)
+    gain = evaluate_gain(real.noise_level, real.noise_slope, shells)
+    power = np.interp(positions, shells, gain * model.flat_power)
+    if any(model.ring_power):
+        rings = square_ctf(record.ctf, shape, record.pixel_size)
+        power += np.interp(positions, shells, gain * model.ring_power) * rings
+    return power.astype(np.float32)
+
+
+def add_background(
+    image: np.ndarray, record: Micrograph, calibration: Calibration, rng: np.random.Generator, border: int = 0
+) -> np.ndarray:
+    """Add the measured noise of a record to an (h, w) image with its ice, contrast units: a whole frame, or a crop.
+
+    Where the real micrographs are noisier in brighter places, so is the result.
+
+    Parameters
+    ----------
+    border : px of noise drawn beyond the image and cut off, so that opposite edges of a crop do not match.
+    """
+    h, w = image.shape
+    noise = draw_background(record, calibration, (h + border, w + border), rng)[:h, :w]
+    if calibration.variance_slope:
+        noise = noise * np.exp(calibration.variance_slope / 2 * image)
+    return (image + noise).astype(np.float32)
