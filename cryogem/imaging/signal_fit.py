@@ -193,8 +193,8 @@ def _collect_own(
     sums = _weigh(np.asarray(one.excess_power), excess, variance)[:, _USED].sum(axis=1)
     mean = gain * blur_picks(pick_error) * np.asarray(other.mean_particle)
     variance = np.asarray(one.mean_error) ** 2 + (_MODEL_ERROR * scale * mean) ** 2
-    amplitude, error = _divide(_weigh(np.asarray(one.mean_particle), mean, variance)[:, _USED].sum(axis=1))
-    amplitude = max(float(amplitude), 0.0)
+    found, error = _divide(_weigh(np.asarray(one.mean_particle), mean, variance)[:, _USED].sum(axis=1))
+    amplitude = max(float(found), 0.0)
     weight = 1 / max(2 * scale * float(error), 1e-30) ** 2
     return sums + weight * np.array([amplitude ** 2, 1])
 
