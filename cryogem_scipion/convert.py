@@ -29,6 +29,7 @@ _PAIRS = {'defocus_range': ('defocusMin', 'defocusMax'),
           'particles_per_micrograph': ('particlesMean', 'particlesSd'),
           'preferred_view': ('preferredRot', 'preferredTilt'),
           'phase_shift': ('phaseShiftMin', 'phaseShiftMax')}
+AS_DEFAULT = 'default'                      # choice that leaves a setting to the engine
 _READ_BY_ENGINE = ('.mrc', '.tif', '.tiff', '.png', '.jpg', '.jpeg')
 _HEADER_TOLERANCE = 1e-3                    # relative difference of pixel sizes that is taken for rounding
 
@@ -49,16 +50,24 @@ def getParamNames(key: str) -> tuple[str, ...]:
     return _PAIRS.get(key, (first + ''.join(word.capitalize() for word in others),))
 
 
+def listChoices(setting: dataclasses.Field) -> list[str]:
+    """Return the choices of a setting as a form shows them; the first is the default where that is not one of them."""
+    choices = list(setting.metadata.get('choices', ()))
+    return [AS_DEFAULT, *choices] if choices and setting.default is None else choices
+
+
 def collectSettings(protocol, configClass: type[Config], keys: Iterable[str]) -> dict[str, Any]:
     """Return the values of the form by setting; what is empty in the form is left to the engine's default."""
-    choices = {key_of(one): one.metadata.get('choices', ()) for one in dataclasses.fields(configClass)}
+    choices = {key_of(one): listChoices(one) for one in dataclasses.fields(configClass)}
     values: dict[str, Any] = {}
     for key in keys:
         parts = [getattr(protocol, name).get() for name in getParamNames(key)]
         if all(part is None for part in parts):
             continue
-        value = parts[0] if len(parts) == 1 else parts
-        values[key] = choices[key][value] if choices[key] else value
+        value: Any = parts[0] if len(parts) == 1 else parts
+        value = choices[key][value] if choices[key] else value
+        if value != AS_DEFAULT:
+            values[key] = value
     return values
 
 

@@ -79,6 +79,13 @@ class CryogemModel(EMObject):
         """Return what the engine wrote about the model: architecture, sizes, version, checksum, description."""
         return readCard(self.getPath())
 
+    def isGood(self) -> bool:
+        """Say whether it was not found to be worse than the noise it starts from; one that was never judged is good.
+
+        As the engine does, which generates with that noise instead unless forced.
+        """
+        return bool(self.getCard().get('description', {}).get('gates', {}).get('realism', {}).get('passed', True))
+
     def getFiles(self) -> set:
         """Return what has to be copied with the object."""
         return {self.getPath()}

@@ -12,7 +12,7 @@ from pyworkflow.object import Set
 from pyworkflow.protocol import STEPS_SERIAL, params
 
 from cryogem.config import Config, default_of, help_of, key_of
-from cryogem_scipion.convert import collectSettings, findSettingErrors, getParamNames
+from cryogem_scipion.convert import collectSettings, findSettingErrors, getParamNames, listChoices
 
 LIBRARIES = ('Paszke2019', 'Harris2020', 'Virtanen2020', 'Burnley2017')     # citations of what the engine rests on
 
@@ -65,12 +65,12 @@ class ProtCryogemBase(EMProtocol):
         form.addParam('inputSimulation', params.PointerParam, pointerClass='CryogemSimulation', important=True,
                       label='Simulation', help=text, **kwargs)
 
-    def _addGpuParams(self, form) -> None:
+    def _addGpuParams(self, form, text: str = 'Id of the GPU to use, counted from 0.') -> None:
         """Add the hidden parameters from which Scipion makes the row of GPUs on top of the form."""
         form.addHidden(params.USE_GPU, params.BooleanParam, default=True, label='Use a GPU?',
                        help='A GPU is used when there is one; without, everything runs on the CPU.')
         form.addHidden(params.GPU_LIST, params.StringParam, default='0', label='GPU ids',
-                       help='Id of the GPU to use, counted from 0.')
+                       help=text)
 
     def _addParallel(self, form) -> None:
         """Add what closes every form."""
@@ -119,8 +119,8 @@ class ProtCryogemBase(EMProtocol):
 
     def _validateGpus(self) -> list[str]:
         """Return what is wrong with the GPU ids: Scipion's own message would be that the process was not found."""
-        ids = self.gpuList.get('').replace(',', ' ').split() if self.allowsGpu() else ['0']
-        if ids and all(one.isdigit() for one in ids):
+        ids = self._listGpus()
+        if not self.allowsGpu() or (ids and all(one.isdigit() for one in ids)):
             return []
         return [f'*GPU ids* cannot be {self.gpuList.get("")!r}; give numbers from 0, as 0 or 0,1, and to compute '
                 'without a GPU say No to *Use GPU*.']
@@ -145,6 +145,10 @@ class ProtCryogemBase(EMProtocol):
     def _getSimulation(self):
         """Return the run of the simulate protocol that is linked, itself or by its output; None if there is none."""
         return self.inputSimulation.getObjValue()
+
+    def _listGpus(self) -> list[str]:
+        """Return the ids of the GPUs of the form, as they were written."""
+        return self.gpuList.get('').replace(',', ' ').split() if self.allowsGpu() else []
 
     def _getSettings(self) -> dict[str, Any]:
         """Return the settings of the form."""
@@ -177,7 +181,8 @@ def _getParamKind(setting: dataclasses.Field, default: Any) -> tuple[type, dict[
     """Return the class of form parameter for a setting, and its default and choices as keywords."""
     choices = setting.metadata.get('choices')
     if choices:
-        return params.EnumParam, {'choices': list(choices), 'default': choices.index(default)}
+        shown = listChoices(setting)
+        return params.EnumParam, {'choices': shown, 'default': 0 if default is None else shown.index(default)}
     if isinstance(default, bool):
         return params.BooleanParam, {'default': default}
     if str(setting.type) == 'str':

@@ -32,7 +32,7 @@ class ProtCryogemGenerate(ProtCryogemMicrographs):
     _label = 'generate'
     _prefix = 'generated'
     _configClass = GenerateConfig
-    _settingKeys = ('n_micrographs', 'particles', 'box_size', 'snr', 'dose', 'seed')
+    _settingKeys = ('n_micrographs', 'particles', 'box_size', 'snr', 'dose', 'force', 'seed')
 
     # --------------------------- DEFINE param functions ----------------------
     def _defineParams(self, form):
@@ -49,6 +49,9 @@ class ProtCryogemGenerate(ProtCryogemMicrographs):
         form.addParam('inputModel', params.PointerParam, pointerClass='CryogemModel', important=True,
                       condition=f'noise == {_CHOICES.index(TRAINED_MODEL)}', label='Model',
                       help='A model from *cryogem - train*, trained at the pixel size of the simulation.')
+        self._addSetting(form, 'force', 'Use the model in any case?', condition=_conditionOn(TRAINED_MODEL),
+                         expertLevel=params.LEVEL_ADVANCED,
+                         more='No: with such a model you get the noise it starts from.')
         self._addSetting(form, 'snr', 'Signal-to-noise ratio',
                          condition=_conditionOn('gaussian', 'poisson_gaussian'))
         self._addSetting(form, 'dose', 'Dose (e/Å²)', condition=_conditionOn('poisson', 'poisson_gaussian'))
@@ -92,17 +95,24 @@ class ProtCryogemGenerate(ProtCryogemMicrographs):
         return errors
 
     def _warnings(self):
-        model = self.inputModel.get()
-        if not self._usesModel() or model is None or model.getPixelSize():
-            return []
-        return ['*Model* does not say for which pixel size it was trained; make sure that it was that of the '
-                '*Simulation*.']
+        model, warnings = self.inputModel.get(), []
+        if not self._usesModel() or model is None:
+            return warnings
+        if not model.getPixelSize():
+            warnings.append('*Model* does not say for which pixel size it was trained; make sure that it was that of '
+                            'the *Simulation*.')
+        if not model.isGood():
+            warnings.append('*Model* was found no better than the noise it starts from: '
+                            + ('it is used all the same, as *Use the model in any case?* says.' if self.force
+                               else 'that noise is used in its place; train it longer.'))
+        return warnings
 
     def _methods(self):
         if not self.isFinished():
             return []
         micSet, name = self.outputMicrographs, self.getEnumText('noise')
-        noise = {TRAINED_MODEL: 'Noise was added by a model trained on real micrographs',
+        noise = {TRAINED_MODEL: 'Noise was added by a model trained on real micrographs' if self._isModelApplied()
+                 else 'Noise is what a model trained on real micrographs starts from',
                  'measured': 'Noise was drawn from the spectra measured on real micrographs'}.get(
                      name, f'Noise was drawn from the {name} model')
         return [f'{micSet.getSize()} micrographs with {self.outputCoordinates.getSize()} particles of known position, '
@@ -114,7 +124,10 @@ class ProtCryogemGenerate(ProtCryogemMicrographs):
 
     # --------------------------- UTILS functions -----------------------------
     def _describeOutputs(self, micSet, coordinateSet) -> list[str]:
-        return [*super()._describeOutputs(micSet, coordinateSet), f'Noise: *{self.getEnumText("noise")}*']
+        lines = [*super()._describeOutputs(micSet, coordinateSet), f'Noise: *{self.getEnumText("noise")}*']
+        if self._usesModel() and not self._isModelApplied():
+            lines.append('The model is no better than the noise it starts from: *that noise was used in its place*')
+        return lines
 
     def getGeneratedFolder(self) -> str:
         """Return the folder in which the engine leaves the micrographs."""
@@ -139,6 +152,10 @@ class ProtCryogemGenerate(ProtCryogemMicrographs):
 
     def _usesModel(self) -> bool:
         return self.getEnumText('noise') == TRAINED_MODEL
+
+    def _isModelApplied(self) -> bool:
+        """Say whether the network itself is used: the engine leaves out one that is no better than its noise."""
+        return self._usesModel() and (self.force.get() or self.inputModel.get().isGood())
 
     def _getModelText(self) -> str:
         """Return the model folder or the name of the noise model, as the engine wants it."""

@@ -1,7 +1,6 @@
 """Learn what the noise of the user's micrographs looks like."""
 
 import json
-import math
 import os
 import shutil
 from glob import glob
@@ -12,17 +11,18 @@ import pyworkflow.utils as pwutils
 from pyworkflow.object import Pointer
 from pyworkflow.protocol import params
 
-from cryogem.config import TrainConfig
+from cryogem.config import TRAINING_PRESETS, TrainConfig
 from cryogem.io.files import read_json
-from cryogem_scipion.convert import computeDigest, getPattern, linkMicrographs
+from cryogem.progress import MetricsLog
+from cryogem_scipion.convert import computeDigest, findSettingErrors, getPattern, linkMicrographs
 from cryogem_scipion.engine import runCryogem, tellInOneSentence
-from cryogem_scipion.objects import CARD, CryogemModel, readCard
+from cryogem_scipion.objects import CARD, CryogemModel
 from cryogem_scipion.protocols.protocol_base import LIBRARIES, ProtCryogemBase
 from cryogem_scipion.protocols.protocol_simulate import SIMULATION
 
 MODEL = 'outputModel'
 # Settings that say how long to train: with more of them a run goes on from its checkpoint.
-_BUDGET = ('max_steps', 'max_minutes', 'checkpoint_every')
+_BUDGET = ('max_steps', 'max_minutes', 'checkpoint_every', 'patience', 'tensorboard')
 
 
 class ProtCryogemTrain(ProtCryogemBase):
@@ -39,12 +39,14 @@ class ProtCryogemTrain(ProtCryogemBase):
     _configClass = TrainConfig
     _possibleOutputs = {MODEL: CryogemModel}
     _settingKeys = ('preset', 'max_steps', 'max_minutes', 'crop_size', 'batch_size', 'learning_rate',
-                    'contrastive_weight', 'temperature', 'n_positions', 'checkpoint_every', 'seed')
+                    'contrastive_weight', 'sampling', 'temperature', 'n_positions', 'input_noise', 'snr', 'held_out',
+                    'patience', 'checkpoint_every', 'bias_guard', 'mixed_precision', 'tensorboard', 'seed')
 
     # --------------------------- DEFINE param functions ----------------------
     def _defineParams(self, form):
         form.addSection('Input')
-        self._addGpuParams(form)
+        self._addGpuParams(form, 'Ids of the GPUs to train on, counted from 0: one, as 0, or several that train '
+                                 'together, as 0,1.')
         form.addParam('doContinue', params.BooleanParam, default=False, label='Continue a previous run?',
                       help='Yes: a copy of the model of another run is trained longer, with its inputs and settings. '
                            'That run and its model stay as they are.')
@@ -66,10 +68,15 @@ class ProtCryogemTrain(ProtCryogemBase):
         self._addSetting(form, 'max_minutes', 'Time limit (min)')
         for key, label in (('crop_size', 'Crop size (px)'), ('batch_size', 'Crops per step'),
                            ('learning_rate', 'Learning rate'), ('contrastive_weight', 'Contrastive weight'),
-                           ('temperature', 'Temperature'), ('n_positions', 'Positions per region'),
+                           ('sampling', 'Sampling of positions'), ('temperature', 'Temperature'),
+                           ('n_positions', 'Positions per region'), ('input_noise', 'Input noise'),
+                           ('snr', 'Signal-to-noise ratio'), ('held_out', 'Held-out share'),
+                           ('bias_guard', 'Guard against bias?'), ('mixed_precision', 'Mixed precision?'),
                            ('seed', 'Random seed')):
             self._addSetting(form, key, label, expertLevel=params.LEVEL_ADVANCED, condition='not doContinue')
-        self._addSetting(form, 'checkpoint_every', 'Steps per checkpoint', expertLevel=params.LEVEL_ADVANCED)
+        for key, label in (('patience', 'Patience (checkpoints)'), ('checkpoint_every', 'Steps per checkpoint'),
+                           ('tensorboard', 'Write TensorBoard events?')):
+            self._addSetting(form, key, label, expertLevel=params.LEVEL_ADVANCED)
         self._addParallel(form)
 
     # --------------------------- INSERT steps functions ----------------------
@@ -80,6 +87,9 @@ class ProtCryogemTrain(ProtCryogemBase):
         self._insertFunctionStep(self.createOutputStep, inputs, settings, needsGPU=False)
 
     # --------------------------- STEPS functions -----------------------------
+    def _getComputeSettings(self):
+        return {**super()._getComputeSettings(), 'devices': len(self._listGpus()) if self.usesGpu() else 1}
+
     @tellInOneSentence
     def convertInputStep(self, inputs):
         if not self.doContinue and self.inputMicrographs.get() is not None:
@@ -89,9 +99,9 @@ class ProtCryogemTrain(ProtCryogemBase):
     @tellInOneSentence
     def trainStep(self, inputs, settings):
         values = json.loads(settings)
-        budget = {key: values[key] for key in _BUDGET if key in values}
+        budget = {**{key: values[key] for key in _BUDGET if key in values}, 'max_steps': self.getStepLimit()}
         fixed = json.dumps({key: value for key, value in values.items() if key not in _BUDGET})
-        if self.countSteps() > (values.get('max_steps') or math.inf):
+        if self.countSteps() > self.getStepLimit():
             pwutils.cleanPath(self.getModelFolder())    # steps cannot be taken back
         isContinued = self._startOrContinue(self.getModelFolder(), inputs, fixed)
         if self.doContinue and not isContinued:
@@ -114,19 +124,24 @@ class ProtCryogemTrain(ProtCryogemBase):
 
     # --------------------------- INFO functions ------------------------------
     def _validateInputs(self):
-        return self._validatePrevious() if self.doContinue else self._validateSimulation()
+        if self.doContinue:
+            return self._validatePrevious()
+        values = {**self._getSettings(), 'devices': self._getComputeSettings()['devices']}
+        alone = findSettingErrors(self, self._configClass, self._getSettings())
+        together = [] if alone else findSettingErrors(self, self._configClass, values)
+        return [*together, *self._validateSimulation()]
 
     def _validatePrevious(self) -> list[str]:
         """Return what keeps the previous run from being continued."""
-        previous, steps = self.continueRun.get(), self.maxSteps.get()
+        previous = self.continueRun.get()
         if previous is None:
             return []                       # Scipion itself says that it is empty
         if previous.isActive():
             return [f'*Previous run* is {previous.getStatus()}; wait until it ends, or stop it.']
         if not glob(os.path.join(previous.getModelFolder(), 'checkpoint*')):
             return ['*Previous run* has no checkpoint; choose a run that trained for some steps.']
-        done = previous.countSteps()
-        if steps is not None and steps <= done:
+        done, steps = previous.countSteps(), self.getStepLimit()
+        if steps <= done:
             return [f'*Steps* cannot be {steps} because the *Previous run* has taken {done}; give more.']
         return []
 
@@ -166,9 +181,14 @@ class ProtCryogemTrain(ProtCryogemBase):
         return names if micSet is None else names | {mic.getMicName() for mic in micSet}
 
     def countSteps(self) -> int:
-        """Return the steps of the model as its card says, 0 without a model."""
-        card = Path(self.getModelFolder(), CARD)
-        return int(readCard(self.getModelFolder())['description']['steps']) if card.exists() else 0
+        """Return the steps that were taken; the model may be an earlier one that was better."""
+        rows = MetricsLog(Path(self.getModelFolder(), 'metrics.csv'), ()).read()
+        return int(rows[-1]['step']) if rows else 0
+
+    def getStepLimit(self) -> int:
+        """Return the steps to end after: those of the form, else those of the preset."""
+        preset = self._readPreviousValues()['preset'] if self.doContinue else self.getEnumText('preset')
+        return self.maxSteps.get() or TRAINING_PRESETS[preset]['max_steps']
 
     def _getInputValues(self) -> dict[str, Any]:
         """Return the settings of the engine that follow from the inputs."""

@@ -1,5 +1,6 @@
 """Models go out of a project and into another, published ones too; evaluate compares generated sets with real ones."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -80,6 +81,27 @@ class TestCryogemModels(InProcess, ChainTest):
         self.linkInput(made, 'inputModel', imported, 'outputModel')
         self.launchProtocol(made)
         self.assertSetSize(made.outputMicrographs, 1)
+
+    def test_a_model_no_better_than_its_noise_is_told_of_before_and_after(self):
+        generate, model = self.newGenerate('trained model', nMicrographs=1), self.train.outputModel
+        self.linkInput(generate, 'inputModel', self.train, 'outputModel')
+        path = Path(model.getPath(), 'card.json')
+        kept = path.read_text()
+        card = json.loads(kept)
+        try:
+            for isPassed, expected in ((True, ''), (False, 'that noise is used in its place')):
+                card['description']['gates'] = {'realism': {'passed': isPassed, 'model': 2.0, 'prior': 1.0}}
+                path.write_text(json.dumps(card))
+                self.assertEqual(expected in ''.join(generate.warnings()), True)
+                self.assertEqual(generate.warnings() == [], isPassed)
+            generate.force.set(True)
+            self.assertIn('used all the same', ''.join(generate.warnings()))
+            generate.force.set(False)
+            self.launchProtocol(generate)
+            self.assertIn('*that noise was used in its place*', ' '.join(generate.summary()))
+            self.assertIn('starts from', ' '.join(generate.methods()))
+        finally:
+            path.write_text(kept)
 
     def test_nothing_is_overwritten_by_an_export_and_continue_after_it_does_nothing(self):
         folder = os.path.join(self.folder, 'occupied')
