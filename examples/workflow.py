@@ -79,13 +79,18 @@ class Workflow:
         name : class of the protocol.
         inputs : parameter -> run and name of its output.
         """
+        from pyworkflow.object import Pointer, PointerList
         if name not in self.protocols:
             sys.exit(f'ERROR: the protocol {name} is not installed; install its plugin')
         protocol = self.project.newProtocol(self.protocols[name], **values)
         protocol.setObjLabel(label)
         for parameter, (source, output) in inputs.items():
-            getattr(protocol, parameter).set(source)
-            getattr(protocol, parameter).setExtended(output)
+            pointer = getattr(protocol, parameter)
+            if isinstance(pointer, PointerList):
+                pointer.append(Pointer(source, extended=output))
+            else:
+                pointer.set(source)
+                pointer.setExtended(output)
         print(f'{label} ...', flush=True)
         started = time.time()
         self.project.launchProtocol(protocol, wait=True)
@@ -140,5 +145,8 @@ def imitate(args: argparse.Namespace) -> tuple[Workflow, dict[str, Any]]:
     of_model = {**of_simulation, 'inputModel': (training, 'outputModel')}
     generated = workflow.run('ProtCryogemGenerate', 'generate', of_model, nMicrographs=args.generated,
                              numberOfThreads=args.threads, **gpu)
+    workflow.run('ProtCryogemEvaluate', 'evaluate', {
+        'inputGenerated': (generated, 'outputMicrographs'), 'inputMicrographs': (micrographs, 'outputMicrographs'),
+        'inputCoordinates': (imported, 'outputCoordinates')}, **gpu)
     return workflow, {'micrographs': micrographs, 'picks': imported, 'simulate': simulation, 'train': training,
                       'generate': generated}

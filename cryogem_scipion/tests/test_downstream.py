@@ -111,8 +111,8 @@ class TestCryogemDownstream(TestCase):
         self.assertGreater(np.mean(correlations), 0.99)
 
     def test_extracted_particles_carry_our_ctfs(self):
-        made = {ctf.getMicrograph().getMicName(): ctf.getDefocus()
-                for ctf in self.readSet(SetOfCTF, 'ProtCryogemGenerate', 'ctf')}
+        ctfs = self.readSet(SetOfCTF, 'ProtCryogemGenerate', 'ctf')     # a set that nobody holds is closed
+        made = {ctf.getMicrograph().getMicName(): ctf.getDefocus() for ctf in ctfs}
         for particle in self.readSet(SetOfParticles, 'ProtRelionExtractParticles', 'particles'):
             expected = made[particle.getCoordinate().getMicName()]
             np.testing.assert_allclose(particle.getCTF().getDefocus(), expected, atol=0.02)

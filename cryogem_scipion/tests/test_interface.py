@@ -207,9 +207,9 @@ class TestCryogemViewers(InterfaceTest):
             PageView(Path(self.folder, 'report.html')).show()
         self.assertTrue(opened.call_args.args[0].startswith('file:///'))
 
-    def test_columns_of_the_metrics_are_losses_or_realism(self):
-        groups = groupColumns(['step', 'loss', 'contrastive', 'realism_frechet', 'seconds'])
-        self.assertEqual(list(groups.values()), [['loss', 'contrastive'], ['realism_frechet']])
+    def test_columns_of_the_metrics_are_losses_realism_or_gradients(self):
+        groups = groupColumns(['step', 'g_loss', 'gradient_penalty', 'd_gradient', 'realism_frechet', 'seconds'])
+        self.assertEqual(list(groups.values()), [['g_loss', 'gradient_penalty'], ['realism_frechet'], ['d_gradient']])
 
     def test_leaves_of_settings_become_rows(self):
         rows = flatten({'a': {'b': 1.5, 'c': [1, 2]}, 'd': [{'e': True}], 'f': list(range(9))})

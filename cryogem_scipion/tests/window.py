@@ -110,15 +110,11 @@ class Driver:
         left, top = max(window.winfo_rootx(), 0), max(window.winfo_rooty(), 0)
         box = (left, top, left + window.winfo_width(), top + window.winfo_height())
         picture = ImageGrab.grab(bbox=box, xdisplay=os.environ['DISPLAY'])
+        path = self.folder / f'{name}.png'
+        path = saveSmall(picture, path)
         darkest, brightest = picture.convert('L').getextrema()
         if darkest == brightest:
             raise ValueError(f'{name} is all one colour: the window was not drawn')
-        path = self.folder / f'{name}.png'
-        picture.save(path, optimize=True)
-        for colours in (256, 64, 32, 16):               # micrographs are noise: fewer greys make them small
-            if path.stat().st_size <= _SMALL:
-                break
-            picture.quantize(colours).save(path, optimize=True)
         self.saved.append(path)
         print(path, picture.size, flush=True)
 
@@ -128,18 +124,33 @@ class Driver:
                     if run.getClassName() == className and run.isFinished())
 
 
+def saveSmall(picture, path: Path) -> Path:
+    """Save a picture as PNG, or as JPEG where that is too large: micrographs are noise; return where it is."""
+    picture.save(path, optimize=True)
+    quality = 85
+    while path.stat().st_size > _SMALL:
+        path.unlink()
+        path = path.with_suffix('.jpg')
+        picture.convert('RGB').save(path, quality=quality, optimize=True)
+        quality -= 10
+    return path
+
+
 def linkInputs(project, protocol) -> None:
-    """Link every empty input to the newest fitting output of another protocol."""
-    from pyworkflow.object import Pointer
-    others = [run for run in reversed(list(project.getRuns())) if run.getClassName() != protocol.getClassName()]
+    """Link every empty input: what is real to imports, what is ours to the newest run of ours."""
+    from pyworkflow.object import Pointer, PointerList
+    runs = list(reversed(list(project.getRuns())))
     for name, param in protocol._definition.iterPointerParams():
         pointer = getattr(protocol, name)
-        if not isinstance(pointer, Pointer) or pointer.hasValue():
-            continue
         accepted = {text.strip() for text in str(param.pointerClass.get()).split(',')}
-        for run in others:
+        for run in runs:
+            if isinstance(pointer, PointerList) and run.getClassName() in accepted and pointer.isEmpty():
+                pointer.append(Pointer(run, extended='outputMicrographs'))
             for output, value in run.iterOutputAttributes():
-                if not pointer.hasValue() and accepted & {base.__name__ for base in type(value).__mro__}:
+                kinds = {base.__name__ for base in type(value).__mro__}
+                isImported = run.getClassName().startswith('ProtImport')
+                isFitting = bool(accepted & kinds) and (isImported or type(value).__name__.startswith('Cryogem'))
+                if isinstance(pointer, Pointer) and not pointer.hasValue() and isFitting:
                     pointer.set(run)
                     pointer.setExtended(output)
 
@@ -232,7 +243,7 @@ def tellViewers(driver: Driver) -> Iterator[float]:
             continue
         viewer = found[0](project=driver.project, protocol=run, parent=driver.window)
         known = driver.listDialogs()
-        driver.root.after(10, viewer.visualize, run)
+        driver.root.after(10, lambda viewer=viewer, run=run: viewer.visualize(run, windows=driver.window))
         yield from driver.waitForDialog(known)
         yield 1
         form = driver.listDialogs()[-1]
@@ -302,7 +313,7 @@ def tellWizards(driver: Driver) -> Iterator[float]:
         yield from driver.waitForDialog(known)
         yield 1
         dialog = driver.listDialogs()[-1]
-        if any(word in dialog.title() for word in ('Error', 'Warning')):
+        if any(word in dialog.title() for word in ('Error', 'Warning', 'Not possible')):
             raise RuntimeError(f'the wizard of {name} fails')
         dialog.geometry('+60+40')
         driver.save(dialog, f'wizard_{name}')

@@ -15,6 +15,7 @@ from cryogem.io.mrc import read_micrograph
 from cryogem.io.star import read_tables
 
 _SIDE = 1200                                # px to which a frame is reduced for the screen
+_WIDTH, _HEIGHT = 14.5, 8.5                  # inches that a figure may have on a screen
 _SHOWN_RANGE = (0.5, 99.5)                  # percentiles of all shown frames mapped to black and white
 _YELLOW = '#ffd200'
 
@@ -35,7 +36,8 @@ def plotMicrographs(panels: Sequence[Panel], title: str, columns: int = 0) -> Em
     images = [_readReduced(panel.path) for panel in panels]
     columns = columns or min(len(panels), 3)
     rows = -(-len(panels) // columns)
-    plotter = EmPlotter(x=rows, y=columns, windowTitle=title, figsize=(1 + 5 * columns, 0.6 + 5.2 * rows))
+    side = min(5.0, _WIDTH / columns, _HEIGHT / rows)
+    plotter = EmPlotter(x=rows, y=columns, windowTitle=title, figsize=(side * columns, 0.6 + (side + 0.3) * rows))
     limits = np.percentile(np.concatenate([image.ravel() for image, _ in images]), _SHOWN_RANGE)
     for panel, (image, reduction) in zip(panels, images, strict=True):
         axes = plotter.createSubPlot(panel.caption, None, None)
@@ -102,4 +104,4 @@ def _paintMask(axes, path: str, shape: tuple[int, ...]) -> None:
     """Paint each particle of an instance mask in a colour of its own."""
     mask = np.squeeze(mrcfile.read(path)).astype(np.float32)
     labels = np.asarray(Image.fromarray(mask).resize((shape[1], shape[0]), Image.Resampling.NEAREST))
-    axes.imshow(np.ma.masked_equal(labels, 0) % 20, cmap='tab20', alpha=0.45, interpolation='nearest', vmin=0, vmax=19)
+    axes.imshow(np.ma.masked_equal(labels, 0) % 20, cmap='tab20', alpha=0.6, interpolation='nearest', vmin=0, vmax=19)

@@ -8,7 +8,7 @@ from cryogem_scipion.viewers.plots import plotColumns
 from cryogem_scipion.viewers.views import readTable
 
 _STEP, _SECONDS = 'step', 'seconds'
-# Beginnings of the columns that say how real it looks; all others are losses.
+# Beginnings of the columns that say how real it looks.
 _REALISM = ('realism', 'held', 'frechet', 'spectrum', 'variance', 'distance', 'prior', 'auc', 'score')
 
 
@@ -44,9 +44,16 @@ class CryogemTrainViewer(CryogemViewer):
 
 def groupColumns(names: list[str]) -> dict[str, list[str]]:
     """Return the columns of the metrics by the subplot they belong to."""
-    shown = [name for name in names if name not in (_STEP, _SECONDS)]
-    realism = [name for name in shown if name.startswith(_REALISM)]
-    groups = {'Losses': [name for name in shown if name not in realism], 'Realism on held-out micrographs': realism}
+    groups: dict[str, list[str]] = {'Losses': [], 'Realism on held-out micrographs': [], 'Gradients and residual': []}
+    for name in names:
+        if name in (_STEP, _SECONDS):
+            continue
+        if name.startswith(_REALISM):
+            groups['Realism on held-out micrographs'].append(name)
+        elif name.endswith(('loss', 'penalty')):
+            groups['Losses'].append(name)
+        else:                               # of another order of magnitude than the losses
+            groups['Gradients and residual'].append(name)
     return {title: members for title, members in groups.items() if members}
 
 

@@ -3,6 +3,7 @@
 import csv
 import json
 import tkinter as tk
+import weakref
 import webbrowser
 from pathlib import Path
 from tkinter import ttk
@@ -29,10 +30,12 @@ class PageView(View):
 class PictureView(View):
     """PNG pictures in a window, one after another; smaller where the screen is too small."""
 
+    # Tk forgets a picture that nobody holds, and nobody holds a view: as long as the window is there, this does.
+    _photos: 'weakref.WeakKeyDictionary[tk.Label, ImageTk.PhotoImage]' = weakref.WeakKeyDictionary()
+
     def __init__(self, paths: list[Path], title: str, parent=None):
         self.paths, self.title, self._parent = paths, title, parent
         self._index = 0
-        self._photo: ImageTk.PhotoImage | None = None       # Tk forgets a picture that nobody holds
 
     def show(self):
         """Open the window with the last picture: that of the present state."""
@@ -57,8 +60,9 @@ class PictureView(View):
         room = (self._window.winfo_screenwidth() * _SCREEN_SHARE, self._window.winfo_screenheight() * _SCREEN_SHARE)
         scale = min(1.0, room[0] / picture.width, room[1] / picture.height)
         size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
-        self._photo = ImageTk.PhotoImage(picture.resize(size, Image.Resampling.LANCZOS), master=self._window)
-        self._label.configure(image=self._photo)
+        photo = ImageTk.PhotoImage(picture.resize(size, Image.Resampling.LANCZOS), master=self._window)
+        self._label.configure(image=photo)
+        self._photos[self._label] = photo
         self._window.title(f'{self.title}: {path.name}')
         if len(self.paths) > 1:
             self._caption.configure(text=f'{path.name}   ({self._index + 1} of {len(self.paths)})')
@@ -98,8 +102,9 @@ def readTable(path: Path) -> tuple[list[str], list[list[str]]]:
 
 
 def readSettings(path: Path) -> list[list[str]]:
-    """Return the leaves of a JSON file as rows of name and value; long lists are cut."""
-    return flatten(json.loads(path.read_text(encoding='utf-8')))
+    """Return the leaves of a JSON file as rows of name and value; long lists are cut, units come last."""
+    rows = flatten(json.loads(path.read_text(encoding='utf-8')))
+    return sorted(rows, key=lambda row: row[0].startswith('units.'))
 
 
 def flatten(value: Any, name: str = '') -> list[list[str]]:

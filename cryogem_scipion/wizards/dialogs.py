@@ -3,7 +3,6 @@
 import tkinter as tk
 from collections.abc import Callable
 
-import pyworkflow.gui as gui
 from PIL import Image, ImageTk
 from pyworkflow import Config
 from pyworkflow.gui.dialog import RESULT_CANCEL, RESULT_YES, Dialog
@@ -44,7 +43,7 @@ class ProposalDialog(Dialog):
 
     def _makeLabel(self, bodyFrame, row: int, weight: str = 'normal') -> tk.Label:
         label = tk.Label(bodyFrame, bg=Config.SCIPION_BG_COLOR, justify='left', wraplength=760,
-                         font=(gui.cfgFontName, gui.cfgFontSize, weight))
+                         font=(Config.SCIPION_FONT_NAME, Config.SCIPION_FONT_SIZE, weight))
         label.grid(row=row, column=0, sticky='w', padx=15, pady=(0, 8))
         return label
 

@@ -162,7 +162,7 @@ def makeWithMessage(root, make: Callable):
     except (CryogemError, PyworkflowException) as error:
         message.close()
         message = None
-        showError(_TITLE, str(error), root)
+        showError('Not possible yet', str(error), root)
         return None
     finally:
         if message is not None:
