@@ -86,16 +86,23 @@ def classify(workflow: Workflow, label: str, extracted: Any, args: argparse.Name
 
 
 def report_score(what: str, truth: Any, picker: Any, tolerance: float) -> None:
-    """Print which share of the known particles was found, and which share of the picks is one, within px."""
+    """Print which share of the known particles was found, and which share of the picks is one, within px.
+
+    Of a picker that gives scores, the best picks count, as many as there are known particles on these micrographs: the
+    figures then do not depend on its threshold.
+    """
     known, picks = read_positions(truth), read_positions(picker)
-    found = good = 0
-    for micrograph, centers in known.items():
-        distances = measure_distances(centers, picks.get(micrograph, []))
+    wanted = sum(len(centers) for name, centers in known.items() if name in picks)
+    best = sorted((score for scored in picks.values() for *_, score in scored), reverse=True)[:wanted]
+    limit = best[-1] if best else 0.0
+    found = good = total = 0
+    for micrograph, scored in picks.items():
+        chosen = [position[:2] for position in scored if position[2] >= limit]
+        distances = measure_distances([one[:2] for one in known.get(micrograph, [])], chosen)
         found += sum(min(row, default=tolerance + 1) <= tolerance for row in distances)
         good += sum(min(column) <= tolerance for column in zip(*distances, strict=True))
-    total = sum(map(len, picks.values()))
-    print(f'{what}: {total}; recall {found / sum(map(len, known.values())):.2f}, precision {good / max(1, total):.2f}',
-          flush=True)
+        total += len(chosen)
+    print(f'{what}: {total}; recall {found / max(1, wanted):.2f}, precision {good / max(1, total):.2f}', flush=True)
 
 
 def measure_distances(first: list, second: list) -> list[list[float]]:
@@ -104,10 +111,11 @@ def measure_distances(first: list, second: list) -> list[list[float]]:
 
 
 def read_positions(run: Any) -> dict[str, list]:
-    """Return the x, y of the coordinates of a run, by the name of the micrograph."""
+    """Return the x, y and score (0 without) of the coordinates of a run, by the name of the micrograph."""
     positions: dict[str, list] = {}
     for one in run.outputCoordinates:
-        positions.setdefault(one.getMicName(), []).append(one.getPosition())
+        score = getattr(one, '_topazScore', None)
+        positions.setdefault(one.getMicName(), []).append((*one.getPosition(), score.get() if score else 0.0))
     return positions
 
 

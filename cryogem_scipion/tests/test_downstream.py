@@ -19,7 +19,7 @@ from cryogem_scipion.tests.marks import slow
 
 _EXAMPLES = next((parent / 'examples' for parent in Path(__file__).resolve().parents
                   if (parent / 'examples' / 'workflow.py').exists()), None)
-_NUMBER_OF_REAL = 3                                     # micrographs that are used, to be quick
+_NUMBER_OF_REAL = 2                                     # micrographs that are used, to be quick
 _WITHOUT_EXAMPLES = 'the example scripts are part of a checkout, not of an installation' if _EXAMPLES is None else ''
 
 
@@ -82,9 +82,9 @@ class TestCryogemDownstream(TestCase):
         specimen = makeSyntheticData(root / 'data_set', side=512) if real is None else readRealData(real)
         diameter = 100 if real is None else 130
         cls.written = runExample('train_picker.py', specimen, root, [
-            '--simulated', '3', '--steps', '10', '--generated', '4', '--diameter', str(diameter), '--scale', '4',
-            '--epochs', '1', '--topaz-options', '--epoch-size 60 --minibatch-size 64', '--threshold', '-2',
-            '--classes', '2', '--iterations', '2', '--check'], makeEnvironment(root))
+            '--simulated', '2', '--steps', '4', '--generated', '3', '--diameter', str(diameter), '--scale', '4',
+            '--epochs', '1', '--topaz-options', '--epoch-size 120 --minibatch-size 64', '--threshold', '0',
+            '--classes', '2', '--iterations', '1', '--threads', '2', '--check'], makeEnvironment(root))
         cls.project = root / 'data' / 'projects' / 'Example'
         cls.start = os.getcwd()
         cls.addClassCleanup(os.chdir, cls.start)
@@ -119,13 +119,13 @@ class TestCryogemDownstream(TestCase):
 
     def test_relion_finds_the_generated_particles(self):
         _, recall, _ = readScores(self.written, 'picks of Relion on the generated micrographs')
-        self.assertGreater(recall, 0.5)
+        self.assertGreater(recall, 0.4)
 
     def test_topaz_trained_on_generated_micrographs_picks_real_ones(self):
         number, recall, precision = readScores(self.written, 'picks of Topaz on the real micrographs')
-        self.assertGreater(number, 20)
-        # at random a pick is within a third of a diameter of one of ~150 particles in a quarter of the cases
-        self.assertGreater(precision, 0.4)
+        self.assertGreater(number, 50)
+        # at random a pick is within a third of a diameter of one of ~150 particles in four of ten cases
+        self.assertGreater(precision, 0.6)
         self.assertGreater(recall, 0.3)
 
     def test_both_sets_of_particles_are_classified(self):

@@ -9,6 +9,7 @@ from pathlib import Path
 from unittest import skipUnless
 
 from PIL import Image
+from pyworkflow.object import Pointer
 
 from cryogem_scipion.protocols import ProtCryogemEvaluate, ProtCryogemTrain
 from cryogem_scipion.tests.marks import gui, slow
@@ -66,13 +67,13 @@ class TestCryogemWindow(InterfaceTest):
 
     def test_every_button_of_every_viewer_opens_something(self):
         evaluate = self.newProtocol(ProtCryogemEvaluate, useGpu=False)
-        evaluate.inputGenerated.append(self.generate.outputMicrographs)
+        evaluate.inputGenerated.append(Pointer(self.generate, extended='outputMicrographs'))
         self.linkInput(evaluate, 'inputMicrographs', self.importMics, 'outputMicrographs')
         self.launchProtocol(evaluate)
         pictures, _ = self.tell('viewers')
-        self.assertLessEqual({'viewer_simulate', 'viewer_simulate_clean', 'viewer_simulate_masks', 'viewer_train_losses',
-                              'viewer_train_samples', 'viewer_generate_gallery', 'viewer_generate_defoci',
-                              'viewer_evaluate_gallery'}, set(pictures))
+        self.assertLessEqual({'viewer_simulate', 'viewer_simulate_clean', 'viewer_simulate_masks',
+                              'viewer_train_losses', 'viewer_train_samples', 'viewer_generate_gallery',
+                              'viewer_generate_defoci', 'viewer_evaluate_gallery'}, set(pictures))
 
     def test_every_wizard_shows_and_fills_in_its_proposal(self):
         pictures, _ = self.tell('wizards')
