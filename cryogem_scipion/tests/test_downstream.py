@@ -124,7 +124,7 @@ class TestCryogemDownstream(TestCase):
     def test_topaz_trained_on_generated_micrographs_picks_real_ones(self):
         number, recall, precision = readScores(self.written, 'picks of Topaz on the real micrographs')
         self.assertGreater(number, 50)
-        # at random a pick is within a third of a diameter of one of ~150 particles in four of ten cases
+        # at random a pick is within a third of a diameter of one of ~150 particles in a quarter of the cases
         self.assertGreater(precision, 0.6)
         self.assertGreater(recall, 0.3)
 

@@ -30,7 +30,7 @@ class CryogemGenerateViewer(CryogemMicrographsViewer):
 
     def _getRealCtfs(self):
         simulation = self._getSimulation()
-        return simulation.inputCTF.get() if simulation is not None else None
+        return simulation.getCtfPointer().get() if simulation is not None else None
 
     def _viewGallery(self) -> list:
         made = self._getMicrographs()

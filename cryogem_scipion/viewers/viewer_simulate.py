@@ -29,7 +29,7 @@ class CryogemSimulateViewer(CryogemMicrographsViewer):
         return Path(self.protocol.getDatasetFolder())
 
     def _getRealCtfs(self):
-        return self.protocol.inputCTF.get()
+        return self.protocol.getCtfPointer().get()
 
     def _viewCalibration(self) -> list:
         pages = [path for path in self._getFolder().glob('**/*.html') if path.is_file()]

@@ -77,7 +77,7 @@ def proposePixelSize(protocol, folder: str) -> Proposal:
 
 def proposeDefocus(protocol, folder: str) -> Proposal:
     """Propose the range of the defoci of the CTF set."""
-    ctfs = protocol.inputCTF.get()
+    ctfs = protocol.getCtfPointer().get()
     if ctfs is None:
         raise ProposalError('*CTFs of the micrographs* is empty; choose a set of CTFs first. Without one the '
                             'simulation estimates them on the micrographs.')
