@@ -4,14 +4,14 @@ import importlib.util
 import os
 import re
 import shutil
-from importlib import metadata
 
 import pwem
 import pyworkflow.utils as pwutils
 from pyworkflow import Config
 
 from cryogem import __version__
-from cryogem_scipion.constants import CRYOGEM_ENV_ACTIVATION, DISTRIBUTION, URL
+from cryogem_scipion.constants import CRYOGEM_ENV_ACTIVATION, CRYOGEM_TORCH, URL
+from cryogem_scipion.installation import FLAG, buildCommand, findActivation
 
 _logo = 'logo.png'
 _references = ['Zhang2024']
@@ -37,15 +37,20 @@ class Plugin(pwem.Plugin):
     @classmethod
     def _defineVariables(cls):
         cls._defineVar(CRYOGEM_ENV_ACTIVATION, '', var_type=pwem.VarTypes.STRING,
-                       description="Shell command that activates another environment for the engine, for instance "
+                       description="Shell command that activates the environment of the engine, for instance "
                                    "'conda activate cryogem' or '. /path/venv/bin/activate'. It needs torch, numpy, "
-                                   "mrcfile and starfile. Empty: Scipion's own Python.")
+                                   "mrcfile, starfile and the other requirements of the plugin. Empty: the environment "
+                                   "that 'scipion3 installb cryogem' made, else Scipion's own Python.")
+        cls._defineVar(CRYOGEM_TORCH, '', var_type=pwem.VarTypes.STRING,
+                       description="What 'scipion3 installb cryogem' gives to pip for torch, options included. Empty: "
+                                   'the newest torch that the driver of this machine can serve.')
 
     @classmethod
     def getEnvActivation(cls):
         """Return the command that activates the engine's environment, '' for the current interpreter."""
         activation = (cls.getVar(CRYOGEM_ENV_ACTIVATION) or '').strip()
-        return activation.replace(pwem.Config.SCIPION_HOME + os.path.sep, '', 1)
+        return (activation.replace(pwem.Config.SCIPION_HOME + os.path.sep, '', 1)
+                or findActivation([pwem.Config.EM_ROOT]))
 
     @classmethod
     def getEnviron(cls):
@@ -66,22 +71,16 @@ class Plugin(pwem.Plugin):
         """Return what keeps the engine from running, as sentences; called often, so torch is looked for, not loaded."""
         if not cls.getEnvActivation() and importlib.util.find_spec('torch') is None:
             return [f"torch is not installed in Scipion's Python; install it there with 'scipion3 pip install torch', "
-                    f'or set {CRYOGEM_ENV_ACTIVATION} to an environment that has it.']
+                    f"make an environment with 'scipion3 installb cryogem', or set {CRYOGEM_ENV_ACTIVATION} to one "
+                    'that has it.']
         return []
 
     @classmethod
     def defineBinaries(cls, env):
         """Offer an environment of its own for the engine, by conda where there is one, else by venv."""
-        requirements = [text for text in metadata.requires(DISTRIBUTION) or []
-                        if 'extra ==' not in text and not text.startswith(('scipion', 'emtable'))]
-        packages = ' '.join(f'"{text}"' for text in requirements)
-        flag = f'cryogem_{__version__}_installed'
-        if shutil.which('conda') or pwem.Config.CONDA_ACTIVATION_CMD:
-            name, needed = f'cryogem-{__version__}', [] if pwem.Config.CONDA_ACTIVATION_CMD else ['conda']
-            make = (f'{cls.getCondaActivationCmd()} conda create -y -n {name} python=3.11 && conda activate {name} && '
-                    f'pip install {packages} && touch {flag}')
-        else:
-            needed = ['python3']
-            make = f'python3 -m venv venv && venv/bin/pip install {packages} && touch {flag}'
-        env.addPackage('cryogem', version=__version__, tar='void.tgz', commands=[(make, flag)], neededProgs=needed,
-                       default=False, vars={'PATH': os.environ['PATH']})
+        activation = pwem.Config.CONDA_ACTIVATION_CMD
+        hasConda = bool(activation) or shutil.which('conda') is not None
+        needed = ['conda'] if hasConda and not activation else []
+        command = buildCommand(cls.getCondaActivationCmd() if hasConda else '', hasConda, cls.getVar(CRYOGEM_TORCH))
+        env.addPackage('cryogem', version=__version__, tar='void.tgz', commands=[(command, FLAG)],
+                       neededProgs=needed, default=False, vars={'PATH': os.environ['PATH']})

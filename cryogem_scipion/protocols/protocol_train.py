@@ -71,12 +71,12 @@ class ProtCryogemTrain(ProtCryogemBase):
                            ('sampling', 'Sampling of positions'), ('temperature', 'Temperature'),
                            ('n_positions', 'Positions per region'), ('input_noise', 'Input noise'),
                            ('snr', 'Signal-to-noise ratio'), ('held_out', 'Held-out share'),
-                           ('bias_guard', 'Guard against bias?'), ('mixed_precision', 'Mixed precision?'),
-                           ('seed', 'Random seed')):
+                           ('bias_guard', 'Guard against bias?'), ('mixed_precision', 'Mixed precision?')):
             self._addSetting(form, key, label, expertLevel=params.LEVEL_ADVANCED, condition='not doContinue')
         for key, label in (('patience', 'Patience (checkpoints)'), ('checkpoint_every', 'Steps per checkpoint'),
                            ('tensorboard', 'Write TensorBoard events?')):
             self._addSetting(form, key, label, expertLevel=params.LEVEL_ADVANCED)
+        self._addSetting(form, 'seed', 'Random seed', expertLevel=params.LEVEL_ADVANCED, condition='not doContinue')
         self._addParallel(form)
 
     # --------------------------- INSERT steps functions ----------------------

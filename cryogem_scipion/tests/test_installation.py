@@ -1,0 +1,89 @@
+"""The environment that Scipion's installer makes for the engine, without making it."""
+
+import os
+import tempfile
+import unittest
+from unittest import mock
+
+import pwem
+
+import cryogem_scipion
+from cryogem_scipion import installation
+from cryogem_scipion.constants import CRYOGEM_ENV_ACTIVATION, CRYOGEM_TORCH
+
+_SMI = '| NVIDIA-SMI 535.104.05   Driver Version: 535.104.05   CUDA Version: 12.2 |'
+
+
+class TestCryogemTorch(unittest.TestCase):
+    """torch has to be a build that the driver serves."""
+
+    def test_the_driver_is_asked_for_the_newest_cuda_it_serves(self):
+        with mock.patch('shutil.which', return_value='/usr/bin/nvidia-smi'), \
+                mock.patch('subprocess.run', return_value=mock.Mock(stdout=_SMI)):
+            self.assertEqual(installation.findDriverCuda(), (12, 2))
+        with mock.patch('shutil.which', return_value=None):
+            self.assertIsNone(installation.findDriverCuda())
+        with mock.patch('shutil.which', return_value='x'), mock.patch('subprocess.run', side_effect=OSError):
+            self.assertIsNone(installation.findDriverCuda())
+
+    def test_an_older_driver_gets_the_last_torch_of_its_cuda(self):
+        self.assertEqual(installation.chooseTorch('torch>=2.2,<3', (12, 2)), 'torch>=2.2,<2.11')
+        for cuda in ((13, 0), None):
+            self.assertEqual(installation.chooseTorch('torch>=2.2,<3', cuda), 'torch>=2.2,<3')
+
+    def test_the_environment_gets_all_requirements_of_the_engine_and_none_of_scipion(self):
+        texts = ' '.join(installation.listRequirements((12, 2)))
+        self.assertIn('<2.11', texts)
+        for name in ('numpy', 'mrcfile', 'starfile', 'safetensors', 'lightning-fabric'):
+            self.assertIn(name, texts)
+        self.assertNotIn('scipion', texts)
+        self.assertNotIn('extra', texts)
+
+
+class TestCryogemEnvironment(unittest.TestCase):
+    """By conda where there is one, else by venv; found again once it is there."""
+
+    def getCommand(self, conda: str, torch: str = '') -> tuple[str, list]:
+        environment, plugin = mock.Mock(), cryogem_scipion.Plugin
+        with mock.patch.object(pwem.Config, 'CONDA_ACTIVATION_CMD', conda), \
+                mock.patch.object(plugin, 'getCondaActivationCmd', return_value=conda and conda + ' &&'), \
+                mock.patch.dict(plugin._vars, {CRYOGEM_TORCH: torch}), \
+                mock.patch('shutil.which', return_value=None):
+            plugin.defineBinaries(environment)
+        options = environment.addPackage.call_args.kwargs
+        return options['commands'][0][0], options['neededProgs']
+
+    def test_with_conda_its_environment_is_made_and_activated_before_pip(self):
+        command, needed = self.getCommand('. /opt/conda.sh')
+        self.assertTrue(command.startswith(f'. /opt/conda.sh && conda create -y -n {installation.ENVIRONMENT} '))
+        self.assertLess(command.index('conda activate'), command.index('pip install'))
+        self.assertEqual(needed, [])
+
+    def test_without_conda_a_venv_is_made_with_nothing_else_needed(self):
+        command, needed = self.getCommand('')
+        self.assertIn('-m venv venv && venv/bin/pip install "torch', command)
+        self.assertEqual(needed, [])
+        self.assertNotIn('conda', command)
+
+    def test_the_user_may_say_which_torch(self):
+        command, _ = self.getCommand('', 'torch==2.6.0 --index-url URL')
+        self.assertIn('venv/bin/pip install torch==2.6.0 --index-url URL && venv/bin/pip install "', command)
+        self.assertEqual(command.count('torch'), 1)
+
+    def test_an_installed_environment_is_used_unless_the_variable_names_another(self):
+        plugin = cryogem_scipion.Plugin
+        with tempfile.TemporaryDirectory() as root, mock.patch.object(pwem.Config, 'EM_ROOT', root):
+            with mock.patch.dict(plugin._vars, {CRYOGEM_ENV_ACTIVATION: ''}):
+                self.assertEqual(plugin.getEnvActivation(), '')
+                package = os.path.join(root, installation.ENVIRONMENT)
+                os.makedirs(package)
+                self.assertEqual(plugin.getEnvActivation(), '')         # half an installation is none
+                open(os.path.join(package, installation.FLAG), 'w').close()
+                self.assertEqual(plugin.getEnvActivation(), f'conda activate {installation.ENVIRONMENT}')
+                script = os.path.join(package, 'venv', 'bin', 'activate')
+                os.makedirs(os.path.dirname(script))
+                open(script, 'w').close()
+                self.assertEqual(plugin.getEnvActivation(), f'. {script}')
+                self.assertEqual(plugin.validateInstallation(), [])
+            with mock.patch.dict(plugin._vars, {CRYOGEM_ENV_ACTIVATION: '. /mine'}):
+                self.assertEqual(plugin.getEnvActivation(), '. /mine')
