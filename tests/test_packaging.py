@@ -73,7 +73,12 @@ def list_distributions_imported() -> set[str]:
                 names.add(str(node.module).partition('.')[0])
     foreign = names - set(sys.stdlib_module_names) - {'cryogem', 'cryogem_scipion'}
     distributions = metadata.packages_distributions()
-    return {distributions.get(name, [name])[0].lower() for name in foreign}
+    return {normalise(distributions.get(name, [name])[0]) for name in foreign}
+
+
+def normalise(name: str) -> str:
+    """Return the name of a distribution as package indices compare it."""
+    return re.sub(r'[-_.]+', '-', name).lower()
 
 
 def read_metadata(wheel: Path) -> email.message.Message:
@@ -144,7 +149,7 @@ def test_the_wheel_registers_the_plugin_and_the_program(wheel):
 def test_every_package_that_is_imported_is_required(wheel):
     required = [text for text in read_metadata(wheel).get_all('Requires-Dist') if 'extra == "evaluation"' in text
                 or 'extra ==' not in text]
-    names = {re.split(r'[^\w.-]', text)[0].lower() for text in required}
+    names = {normalise(re.split(r'[^\w.-]', text)[0]) for text in required}
 
     assert list_distributions_imported() - names == set()
 

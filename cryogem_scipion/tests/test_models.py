@@ -7,7 +7,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
 from pyworkflow.object import RELATION_SOURCE, Pointer
 from pyworkflow.protocol import MODE_RESUME
 
@@ -21,6 +20,7 @@ from cryogem_scipion.protocols import (
 )
 from cryogem_scipion.tests.data import makeSyntheticData
 from cryogem_scipion.tests.in_process import InProcess
+from cryogem_scipion.tests.marks import slow
 from cryogem_scipion.tests.test_chain import ChainTest
 
 # In a process of its own: nothing of the plugin, and so of its tests, imports torch.
@@ -184,7 +184,7 @@ class TestCryogemModels(InProcess, ChainTest):
         self.launchProtocol(longer)
         self.assertEqual(longer.outputModel.getSteps(), 5)
 
-    @pytest.mark.slow
+    @slow
     def test_more_steps_and_continue_go_on_from_the_checkpoint_and_fewer_begin_again(self):
         protocol = self.newTrain(maxSteps=2, seed=5)
         self.launchProtocol(protocol)

@@ -12,7 +12,6 @@ from unittest import mock
 import mrcfile
 import numpy as np
 import psutil
-import pytest
 from pwem.objects import Acquisition, SetOfCoordinates, SetOfCTF, SetOfMicrographs
 from pwem.protocols import EMProtocol
 from pyworkflow.mapper.sqlite_db import SqliteDb
@@ -26,6 +25,7 @@ from cryogem_scipion.engine import CryogemJobError
 from cryogem_scipion.protocols import ProtCryogemGenerate, protocol_micrographs
 from cryogem_scipion.tests.data import makeSyntheticData
 from cryogem_scipion.tests.in_process import InProcess, updateFromDisk
+from cryogem_scipion.tests.marks import slow
 from cryogem_scipion.tests.test_chain import ChainTest
 
 _PATIENCE = 120                                         # seconds to wait for what must happen
@@ -227,7 +227,7 @@ class TestCryogemStreaming(InProcess, ChainTest):
         related = self.getRelated(protocol, RELATION_SOURCE)
         self.assertEqual([child for _, child in related if child == 'outputParticles'], [])
 
-    @pytest.mark.slow
+    @slow
     def test_after_stop_and_after_kill_continue_ends_as_an_uninterrupted_run(self):
         whole = self.newRun(12, seed=3)
         self.launchProtocol(whole)
@@ -279,7 +279,7 @@ class TestCryogemLargeSets(BaseTest):
         cls.addClassCleanup(os.chdir, start)
         setupTestProject(cls)
 
-    @pytest.mark.slow
+    @slow
     def test_a_million_coordinates_register_with_constant_cost_each_and_bounded_memory(self):
         protocol = self.newProtocol(ProtCryogemGenerate, nMicrographs=self.ROUNDS[-1])
         self.proj.saveProtocol(protocol)
