@@ -27,7 +27,7 @@ from cryogem.translation.hardware import keep_freed_memory
 from cryogem.translation.model import describe_model, load_generator, read_card
 from cryogem.translation.pairs import CropSampler, DrawSimulated
 from cryogem.translation.settings import PAPER, PAPER_SPAN, TrainerSettings
-from cryogem.translation.statistics import TextureStatistics, measure_statistics
+from cryogem.translation.statistics import StatisticsGoal, measure_statistics
 from cryogem.translation.textures import SCALES
 from cryogem.translation.trainer import Support, train
 from cryogem.translation.translate import build_translator
@@ -40,7 +40,7 @@ _MAY_CHANGE = ('max_steps', 'max_minutes', 'checkpoint_every', 'patience', 'tens
 _LARGEST_CROP = 1024                        # px, of the paper preset: that of the publication
 _LEAST_STRIP = 84                           # px: below it a strip says nothing about particles
 _GATE_CROPS = 48                            # of each kind, on which the gates are measured
-_STATISTICS_CROPS = 96                      # real crops whose texture statistics are learned
+_STATISTICS_CROPS = 192                     # of each kind, whose texture statistics are compared
 _JUDGED_STREAM, _STATISTICS_STREAM = 1, 2   # random streams of the seed, apart from that of the steps
 
 
@@ -93,13 +93,15 @@ class TrainingPlan:
             self.simulated, self.real.draw, self.crop_size, self.config.choose('batch_size'), self.config.seed,
             self.is_conditioned, 4 if self.config.preset == 'paper' else 8, engine.rank, engine.n_processes)
 
-    def measure_textures(self) -> TextureStatistics | None:
-        """Return the statistics of real crops, where they are learned."""
+    def measure_textures(self) -> StatisticsGoal | None:
+        """Return the statistics of real crops and of priors, where they are learned."""
         if not self.settings.statistics_weight:
             return None
         rng = np.random.default_rng(np.random.SeedSequence(self.config.seed, spawn_key=(0, _STATISTICS_STREAM)))
-        crops = [self.real.draw(rng, self.crop_size) for _ in range(_STATISTICS_CROPS)]
-        return measure_statistics(torch.from_numpy(np.stack(crops)[:, None].astype(np.float32)))
+        real = [self.real.draw(rng, self.crop_size) for _ in range(_STATISTICS_CROPS)]
+        prior = [self.simulated(rng, self.crop_size).prior for _ in range(_STATISTICS_CROPS)]
+        return StatisticsGoal(*(measure_statistics(torch.from_numpy(np.stack(one)[:, None].astype(np.float32)))
+                                for one in (real, prior)))
 
     def build_judge(self, seed: int, n_crops: int = 32) -> HeldOut:
         """Return held-out real crops and simulated ones of their own.

@@ -16,10 +16,11 @@ _BLOCK = 2                                  # px per side that become channels: 
 
 
 class ResidualGenerator(nn.Module):
-    """Small U-Net that changes the noise of its input: makes it stronger or weaker by place, and adds to it.
+    """Small U-Net that makes noise and signal of its input stronger or weaker by place, and adds to them.
 
-    With n the noise (the prior less its signal), the output is ``prior + g n + r`` in contrast units. The last
-    convolution, which gives g and r, begins at zero: an untrained network returns the prior.
+    With s the signal in the prior and n the rest of it, the output is ``prior + g n + h s + r`` in contrast units.
+    The gains g and h lie between -1 and 1: what the network says of a place, plus a number for all places. All begin
+    at zero: an untrained network returns the prior. Without a signal among the inputs s is zero.
     Nothing looks further than `receptive_field`: no normalisation, so a micrograph may be cut into tiles and may have
     any height and width.
 
@@ -46,7 +47,8 @@ class ResidualGenerator(nn.Module):
         self.reduce = nn.ModuleList(
             nn.Conv2d(below, above, 1) for above, below in zip(widths, widths[1:], strict=False))
         self.merge = nn.ModuleList(_make_merge_step(width) for width in widths)
-        self.last = nn.Conv2d(channels, 2 * _BLOCK ** 2, 3, padding=1)
+        self.last = nn.Conv2d(channels, 3 * _BLOCK ** 2, 3, padding=1)
+        self.gains = nn.Parameter(torch.zeros(2))               # of noise and signal, for all places
         self._initialise()
         use_channels_last(self)
 
@@ -108,8 +110,9 @@ class ResidualGenerator(nn.Module):
         shape = inputs.shape[-2:]
         changes = functional.pixel_shuffle(self.last(merged), _BLOCK)[..., :shape[0], :shape[1]].to(inputs.dtype)
         prior = inputs[:, :1]
-        noise = prior - inputs[:, 1:2] if self.n_inputs > 1 else prior
-        return prior + changes[:, :1] * noise + changes[:, 1:]
+        signal = inputs[:, 1:2] if self.n_inputs > 1 else torch.zeros_like(prior)
+        gains = torch.tanh(changes[:, :2] + self.gains.view(1, 2, 1, 1))
+        return prior + gains[:, :1] * (prior - signal) + gains[:, 1:] * signal + changes[:, 2:]
 
 
 def _make_down_step(above: int, below: int) -> nn.Sequential:

@@ -23,7 +23,7 @@ from cryogem.translation.model import Generator
 from cryogem.translation.pairs import CropBatch
 from cryogem.translation.sampling import Positions, RegionPositions, draw_positions, draw_region_positions, reduce_mask
 from cryogem.translation.settings import PAPER_SPAN, TrainerSettings, build_networks
-from cryogem.translation.statistics import StatisticsMatcher, TextureStatistics
+from cryogem.translation.statistics import StatisticsGoal
 
 LOSSES = ('d_loss', 'g_loss', 'contrastive_loss', 'statistics_loss', 'gradient_penalty', 'residual_rms', 'd_gradient',
           'g_gradient')
@@ -38,11 +38,11 @@ class Learner:
     Parameters
     ----------
     engine : the processes that learn together; without, this one alone on the CPU.
-    wanted : statistics of the real crops, for settings with a weight for them.
+    goal : what the texture statistics should become, for settings with a weight for them.
     """
 
     def __init__(self, settings: TrainerSettings, engine: Engine | None = None,
-                 wanted: TextureStatistics | None = None):
+                 goal: StatisticsGoal | None = None):
         self._settings, self._engine = settings, engine or Engine()
         device = self._engine.device
         with torch.random.fork_rng(devices=[]):
@@ -56,19 +56,16 @@ class Learner:
         self.averaged: Generator = self._generator
         if self._has_average:
             self.averaged = copy.deepcopy(self._generator).eval().requires_grad_(False)
-        self._matcher: StatisticsMatcher | None = None
-        if wanted is not None and settings.statistics_weight > 0:
-            self._matcher = StatisticsMatcher(wanted.to(device)).to(device)
+        self._goal = goal.to(device) if goal is not None and settings.statistics_weight > 0 else None
         self._span = PAPER_SPAN if settings.preset == 'paper' else None
         self._is_mixed = settings.mixed_precision and has_fast_bf16(device)
         if settings.mixed_precision and not self._is_mixed:
             logger.info('%s has no fast bf16; training in float32', device)
-        self._optimizers = [torch.optim.Adam(one.parameters(), settings.learning_rate, (0.5, 0.999))
+        self._optimizers = [torch.optim.Adam(_group(one, settings), settings.learning_rate, (0.5, 0.999))
                             for one in networks]
         self._parts: dict[str, Any] = {
             'generator': self._generator, 'discriminator': self._discriminator, 'heads': self._heads,
             **({'averaged': self.averaged} if self._has_average else {}),
-            **({'matcher': self._matcher} if self._matcher else {}),
             **{f'optimizer_{index}': one for index, one in enumerate(self._optimizers)},
         }
 
@@ -118,6 +115,8 @@ class Learner:
     def _measure_discriminator(self, real: Tensor, generated: Tensor) -> tuple[Tensor, Tensor]:
         """Set the gradients of the discriminator; return its loss and the gradient penalty."""
         self._optimizers[1].zero_grad()
+        if not self._settings.adversarial_weight:
+            return generated.new_zeros(()), generated.new_zeros(())
         n_penalty = min(self._share(self._settings.penalty_crops), len(real)) if self._settings.penalty_weight else 0
         flat = real[:n_penalty].clone().requires_grad_()            # a part only: the penalty's gradient costs double
         with self._autocast():
@@ -141,20 +140,21 @@ class Learner:
         self._optimizers[0].zero_grad()
         self._optimizers[2].zero_grad()
         self._discriminator.requires_grad_(False)
-        adversarial = contrastive = statistics = off = zero
+        adversarial = contrastive = statistics = zero
         if settings.adversarial_weight > 0:
             with self._autocast():
                 scores = self._discriminator(window)
             adversarial = compute_generator_loss(scores.float())
         if settings.contrastive_weight > 0:
             contrastive = self._compare(batch, inputs, generated, features, step)
-        if self._matcher:
-            statistics, off = self._matcher(self._engine.gather(generated))
+        if self._goal:
+            prior = self._engine.gather(inputs[:, :1])
+            statistics = self._goal.compare(self._engine.gather(generated), prior)
         changed = (generated - inputs[:, :1]).square().mean() if settings.residual_weight > 0 else zero
         (settings.adversarial_weight * adversarial + settings.contrastive_weight * contrastive
          + settings.statistics_weight * statistics + settings.residual_weight * changed).backward()
         self._discriminator.requires_grad_(True)
-        return {'g_loss': adversarial, 'contrastive_loss': contrastive, 'statistics_loss': off}
+        return {'g_loss': adversarial, 'contrastive_loss': contrastive, 'statistics_loss': statistics}
 
     def _compare(self, batch: CropBatch, inputs: Tensor, generated: Tensor, features: list[Tensor], step: int
                  ) -> Tensor:
@@ -191,7 +191,7 @@ class Learner:
         """Step all optimizers; move the average, faster in the first steps, when it knows little."""
         for optimizer in self._optimizers:
             for group in optimizer.param_groups:
-                group['lr'] = self._settings.learning_rate * find_rate_factor(step, self._settings)
+                group['lr'] = group['initial_lr'] * find_rate_factor(step, self._settings)
             optimizer.step()
         if self._has_average:
             decay = min(self._settings.average_decay, (1 + step) / (10 + step))
@@ -217,6 +217,14 @@ class Learner:
         """
         for name, part in self._parts.items():
             part.load_state_dict(state[name])
+
+
+def _group(network: nn.Module, settings: TrainerSettings) -> list[dict[str, Any]]:
+    """Return the parameters of `network` with their learning rates: the two gains for all places learn faster."""
+    fast = [one for name, one in network.named_parameters() if name == 'gains']
+    rest = [one for name, one in network.named_parameters() if name != 'gains']
+    groups = [(rest, settings.learning_rate), (fast, settings.gain_rate)]
+    return [{'params': members, 'lr': rate, 'initial_lr': rate} for members, rate in groups if members]
 
 
 def find_rate_factor(step: int, settings: TrainerSettings) -> float:

@@ -45,6 +45,7 @@ class TrainerSettings:
     statistics_weight: float = 1.0          # of the texture statistics
     residual_weight: float = 0.0            # of the mean square of what the generator changes
     adversarial_weight: float = 1.0
+    gain_rate: float = 5e-3                 # learning rate of the two gains of the residual generator for all places
     average_decay: float = 0.99             # of the running average of the generator's weights; 0: none
 
 

@@ -8,7 +8,7 @@ They hold what a Gaussian field cannot have: skew, tails, and power that changes
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 N_OCTAVES = 4
@@ -57,27 +57,27 @@ def compare_statistics(found: TextureStatistics, wanted: TextureStatistics) -> T
     return (found.flatten(wanted) - wanted.flatten(wanted)).square().sum()
 
 
-class StatisticsMatcher(nn.Module):
-    """Draws the mean statistics of what is generated towards those wanted.
+@dataclass(frozen=True)
+class StatisticsGoal:
+    """By how much a generator should change the statistics of its priors.
 
-    The statistics of one batch scatter, and to lower their mean square would make all crops alike: instead each batch
-    is pushed in the direction in which the running mean of all batches so far is off.
+    The statistics of the few crops of one step scatter by more than real and simulated ones differ, and to lower their
+    mean square would make all crops alike. What a generator changes between the priors of a step and its own output
+    scatters little.
     """
 
-    mean: Tensor
+    real: TextureStatistics
+    prior: TextureStatistics                # both of many crops
 
-    def __init__(self, wanted: TextureStatistics, decay: float = 0.95):
-        super().__init__()
-        self._wanted, self._decay = wanted, decay
-        self.register_buffer('mean', torch.full_like(wanted.flatten(wanted), torch.nan))
+    def compare(self, generated: Tensor, prior: Tensor) -> Tensor:
+        """Return how far the change from `prior` to `generated` (b, 1, c, c) is from the one wanted."""
+        changed = measure_statistics(generated).flatten(self.real) - measure_statistics(prior).flatten(self.real)
+        wanted = self.real.flatten(self.real) - self.prior.flatten(self.real)
+        return (changed - wanted).square().sum()
 
-    def forward(self, crops: Tensor) -> tuple[Tensor, Tensor]:
-        """Take note of `crops` (b, 1, c, c); return what to minimise, and how far the running mean is off."""
-        found = measure_statistics(crops).flatten(self._wanted)
-        running = torch.lerp(found.detach(), self.mean, self._decay) if self.mean.isfinite().all() else found.detach()
-        self.mean.copy_(running)
-        off = running - self._wanted.flatten(self._wanted)
-        return 2 * (off * found).sum(), off.square().sum()
+    def to(self, device: torch.device) -> 'StatisticsGoal':
+        """Return the goal on `device`."""
+        return StatisticsGoal(self.real.to(device), self.prior.to(device))
 
 
 def _measure_quantiles(values: Tensor, levels: Tensor) -> Tensor:

@@ -27,7 +27,7 @@ from cryogem.translation.model import save_model
 from cryogem.translation.pairs import CropBatch, Sampler, stream_crops
 from cryogem.translation.samples import write_sample
 from cryogem.translation.settings import TrainerSettings
-from cryogem.translation.statistics import TextureStatistics
+from cryogem.translation.statistics import StatisticsGoal
 
 CHECKPOINT, METRICS, SAMPLES = 'checkpoint.pt', 'metrics.csv', 'samples'
 COLUMNS = ('step', *LOSSES, 'realism_model', 'realism_prior', 'seconds')     # realism where it was judged, else empty
@@ -55,7 +55,7 @@ class Support:
     """What a training may be given beside its crops."""
 
     judge: Judge | None = None              # ends a training early and chooses the model to keep; None: the last
-    wanted: TextureStatistics | None = None  # of the real crops
+    goal: StatisticsGoal | None = None      # what the texture statistics should become
     watch: Watcher | None = None            # is told every figure
     n_workers: int = 1                      # processes that draw crops
 
@@ -110,7 +110,7 @@ class _Run:
         self._support, self._engine = support, engine
         self._checkpoint = output_dir / CHECKPOINT
         self._metrics = MetricsLog(output_dir / METRICS, COLUMNS)
-        self._learner = Learner(settings, engine, support.wanted)
+        self._learner = Learner(settings, engine, support.goal)
         self.step, self.seconds = 0, 0.0
         self.losses: dict[str, float] = {}
         self.best_step, self._best = 0, math.inf

@@ -63,16 +63,15 @@ def test_a_tile_with_a_margin_of_the_receptive_field_equals_that_part_of_the_who
                                rtol=1e-12, atol=1e-12)
 
 
-def test_a_conditioned_generator_changes_the_noise_and_lets_the_signal_be():
+def test_the_gains_of_noise_and_signal_act_on_all_places():
     torch.manual_seed(0)
     generator = ResidualGenerator(4, 3, 5)
     inputs = torch.randn(1, 5, 32, 48)
     torch.testing.assert_close(generator(inputs), inputs[:, :1], rtol=0, atol=0)
-    torch.nn.init.zeros_(generator.last.bias)
     with torch.no_grad():
-        generator.last.bias[:4] = 0.5               # the gain of the noise, the same everywhere
-    noise = inputs[:, :1] - inputs[:, 1:2]
-    torch.testing.assert_close(generator(inputs), inputs[:, 1:2] + 1.5 * noise)
+        generator.gains.copy_(torch.tensor([0.5, -0.2]).atanh())
+    signal, noise = inputs[:, 1:2], inputs[:, :1] - inputs[:, 1:2]
+    torch.testing.assert_close(generator(inputs), 0.8 * signal + 1.5 * noise)
 
 
 def test_one_pass_gives_the_translation_and_the_features_of_two():
