@@ -5,7 +5,7 @@ import numpy as np
 from cryogem.imaging.calibration import Calibration
 from cryogem.imaging.noise import filter_noise
 from cryogem.imaging.noise_fit import evaluate_gain, square_ctf
-from cryogem.imaging.spectrum import N_SHELLS, shell_positions
+from cryogem.imaging.spectrum import N_SHELLS, spread_shells
 from cryogem.records import Micrograph
 
 
@@ -31,14 +31,12 @@ def draw_background(
 def evaluate_background_power(record: Micrograph, calibration: Calibration, shape: tuple[int, ...]) -> np.ndarray:
     """Return the (h, w // 2 + 1) float32 noise power per pixel of a record; A and B go on beyond the Nyquist circle."""
     model, real = calibration.noise, calibration.micrographs[record.source]
-    positions = shell_positions(shape)
-    shells = np.arange(N_SHELLS)
-    gain = evaluate_gain(real.noise_level, real.noise_slope, shells)
-    power = np.interp(positions, shells, gain * model.flat_power)
+    gain = evaluate_gain(real.noise_level, real.noise_slope, np.arange(N_SHELLS))
+    power = spread_shells(gain * model.flat_power, shape)
     if any(model.ring_power):
         rings = square_ctf(record.ctf, shape, record.pixel_size)
-        power += np.interp(positions, shells, gain * model.ring_power) * rings
-    return power.astype(np.float32)
+        power += spread_shells(gain * model.ring_power, shape) * rings
+    return power
 
 
 def add_background(

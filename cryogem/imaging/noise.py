@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from cryogem.imaging.spectrum import N_SHELLS, shell_positions
+from cryogem.imaging.spectrum import spread_shells
 
 
 def draw_field(power: np.ndarray, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
@@ -18,14 +18,13 @@ def draw_field(power: np.ndarray, shape: tuple[int, ...], rng: np.random.Generat
     -------
     (h, w) float32, zero mean, contrast units.
     """
-    amplitude = np.interp(shell_positions(shape), np.arange(N_SHELLS), np.sqrt(np.maximum(power, 0)))
-    return filter_noise(amplitude, shape, rng)
+    return filter_noise(spread_shells(np.sqrt(np.maximum(power, 0)), shape), shape, rng)
 
 
 def filter_noise(amplitude: np.ndarray, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
     """Draw an (h, w) Gaussian field of zero mean whose (h, w // 2 + 1) spectral amplitude is given; float32."""
     spectrum = torch.fft.rfft2(torch.from_numpy(rng.standard_normal(shape, dtype=np.float32)))
-    spectrum *= torch.from_numpy(amplitude.astype(np.float32))
+    torch.view_as_real(spectrum).mul_(torch.from_numpy(amplitude.astype(np.float32, copy=False))[..., None])
     spectrum[0, 0] = 0
     return torch.fft.irfft2(spectrum, s=shape).numpy()
 

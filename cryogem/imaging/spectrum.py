@@ -1,5 +1,7 @@
 """Radial power spectra on fixed shells, so that frames and windows of any shape compare."""
 
+from functools import lru_cache
+
 import numpy as np
 import torch
 
@@ -84,3 +86,26 @@ def shell_positions(shape: tuple[int, ...]) -> np.ndarray:
     """Return (h, w // 2 + 1) frequencies in units of shells, N_SHELLS at the Nyquist frequency."""
     ky, kx = np.fft.fftfreq(shape[0])[:, None], np.fft.rfftfreq(shape[1])[None]
     return np.hypot(ky, kx) * 2 * N_SHELLS
+
+
+def spread_shells(values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Interpolate (N_SHELLS,) values linearly over a half plane; the last one goes on beyond the Nyquist circle.
+
+    Returns
+    -------
+    (h, w // 2 + 1) float32.
+    """
+    index, rest = _locate_shells(shape[0], shape[1])
+    values = np.append(values, values[-1]).astype(np.float32)
+    spread = np.diff(values, append=values[-1])[index]
+    spread *= rest
+    spread += values[index]
+    return spread
+
+
+@lru_cache(2)
+def _locate_shells(h: int, w: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return (h, w // 2 + 1) shells below the frequencies of a half plane and the float32 rest, kept for the next."""
+    positions = np.minimum(shell_positions((h, w)), N_SHELLS)
+    index = positions.astype(np.uint8)                          # N_SHELLS fits
+    return index, (positions - index).astype(np.float32)

@@ -10,6 +10,7 @@ from cryogem.imaging.spectrum import (
     measure_power,
     shell_indices,
     shell_positions,
+    spread_shells,
 )
 
 SHELLS = np.arange(N_SHELLS)
@@ -101,3 +102,11 @@ def test_shells_reach_the_nyquist_frequency_along_both_axes():
     assert positions[50, 0] == pytest.approx(N_SHELLS)
     assert positions[0, 30] == pytest.approx(N_SHELLS)
     np.testing.assert_array_equal(shell_indices((100, 60)), np.rint(positions))
+
+
+@pytest.mark.parametrize('shape', [(64, 48), (33, 50), (600, 620)])
+def test_values_of_shells_are_spread_linearly_and_go_on_beyond_the_last_one(shape):
+    values = np.random.default_rng(0).uniform(size=N_SHELLS)
+
+    expected = np.interp(shell_positions(shape), np.arange(N_SHELLS), values)
+    np.testing.assert_allclose(spread_shells(values, shape), expected, atol=1e-5)
