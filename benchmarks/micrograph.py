@@ -17,6 +17,7 @@ from reference import paste_particles, place_by_search, project_by_rotation, sav
 from timing import print_ratio, time_pair
 
 from cryogem.conventions import euler_to_matrix
+from cryogem.dataset.plan import Plan
 from cryogem.dataset.writer import write_micrograph
 from cryogem.imaging.ctf import evaluate_ctf, find_fft_length, image_specimen
 from cryogem.imaging.exposure import Exposure
@@ -90,7 +91,8 @@ def write_ours(ensemble: Ensemble, folder: Path) -> None:
     particles, painting = make_ours(ensemble)
     record = Micrograph(0, 'one', (_SIDE, _SIDE), _PIXEL_SIZE, _CTF, 0, (False, False), 1.0, 0.0, 1.0, particles)
     clean = image_specimen(painting, _CTF, _PIXEL_SIZE)
-    write_micrograph(folder, Exposure(record, clean, painting.instance_mask), clean)
+    plan = Plan('simulate', 0, 'one', 1, _PIXEL_SIZE, (_SIDE, _SIDE), _BOX, formats=('clean', 'masks', 'png', 'topaz'))
+    write_micrograph(folder, Exposure(record, clean, painting.instance_mask), clean, plan)
 
 
 def measure_optics() -> None:

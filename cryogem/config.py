@@ -18,6 +18,9 @@ from cryogem.errors import ConfigError, InputError
 NOISE_MODELS = ('gaussian', 'poisson', 'poisson_gaussian', 'measured')
 PRESETS = ('fast', 'paper')
 PARTICLE_STACKS = ('none', 'clean', 'generated', 'both')
+DATASET_FORMATS = ('clean', 'masks', 'png', 'topaz', 'eman', 'cryolo', 'coco', 'cryodrgn')
+PIXEL_TYPES = ('float32', 'float16', 'int8')
+OUTPUT_SAMPLINGS = ('working', 'original')
 
 SAMPLINGS = ('guided', 'uniform')
 INPUT_NOISES = ('measured', 'gaussian')
@@ -116,12 +119,41 @@ class MicroscopeConfig(Config):
 
 
 @dataclass(frozen=True)
+class DatasetConfig(Config):
+    """How a dataset is written."""
+
+    formats: tuple[str, ...] = _setting(
+        ('clean', 'masks', 'png', 'topaz'),
+        'what is written besides micrographs, records and RELION tables: clean (noise-free pictures), masks (one '
+        'number per particle), png (mask of all particles), topaz, eman (.box), cryolo (.cbox), coco (JSON of masks), '
+        'cryodrgn (poses.pkl, ctf.pkl), or none; default: clean masks png topaz', form='FORMAT')
+    pixel_type: str = _setting(
+        'float32', 'type of the pixels of micrographs: float32, float16 (MRC mode 12, RELION 4 and later), or int8, '
+        'whose scale is in the header and the records', choices=PIXEL_TYPES)
+    output_sampling: str = _setting(
+        'working', 'pixels of what is written: working, or original, as large and as many as in the real micrographs, '
+        'with their noise where working pixels hold none', choices=OUTPUT_SAMPLINGS)
+    shard: str = _setting(
+        '', 'make only part I of N (from 1) in a folder that all parts share; then run cryogem merge', form='I/N')
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        unknown = [one for one in self.formats if one not in DATASET_FORMATS and self.formats != ('none',)]
+        _require(not unknown, 'formats', unknown[0] if unknown else '', f'say none, or some of '
+                 f'{", ".join(DATASET_FORMATS)}')
+        if self.shard:
+            part, _, total = self.shard.partition('/')
+            is_part = part.isdecimal() and total.isdecimal() and 1 <= int(part) <= int(total)
+            _require(is_part, 'shard', self.shard, 'give part and number of parts, as 3/8')
+
+
+@dataclass(frozen=True)
 class CalibrateConfig(MicroscopeConfig):
     """Measure density, grey scale, ice and noise of real micrographs."""
 
 
 @dataclass(frozen=True)
-class SimulateConfig(MicroscopeConfig):
+class SimulateConfig(MicroscopeConfig, DatasetConfig):
     """Make noise-free micrographs of a virtual specimen, with CTF and ice, and all labels."""
 
     volume: tuple[str, ...] = _setting(
@@ -135,7 +167,7 @@ class SimulateConfig(MicroscopeConfig):
     particles: str = _setting(
         'none', 'particle stacks to write beside the micrographs', choices=PARTICLE_STACKS)
     box_size: int | None = _setting(
-        None, 'box of coordinates and particle stacks, px, even; default: 1.5 times the particle diameter',
+        None, 'box of coordinates and particle stacks, px of what is written, even; default: 1.5 particle diameters',
         positive=True)
     mask_threshold: float | None = _setting(
         None, 'density above which the low-passed map is particle; default: found from its histogram')
@@ -288,7 +320,7 @@ class TrainConfig(Config):
 
 
 @dataclass(frozen=True)
-class GenerateConfig(Config):
+class GenerateConfig(DatasetConfig):
     """Make any number of micrographs that look like the real ones, with all labels."""
 
     model: str = _setting('measured', 'folder of a trained model, or a noise model: ' + ', '.join(NOISE_MODELS),
@@ -301,7 +333,8 @@ class GenerateConfig(Config):
     prefix: str = _setting('generated', 'beginning of the names of the micrographs: PREFIX_00001, PREFIX_00002, ...')
     particles: str = _setting('none', 'particle stacks to write beside the micrographs', choices=PARTICLE_STACKS)
     box_size: int | None = _setting(
-        None, 'box of coordinates and particle stacks, px, even; default: as in the simulate run', positive=True)
+        None, 'box of coordinates and particle stacks, px of what is written, even; default: that of the simulate run',
+        positive=True)
     snr: float = _setting(0.1, 'signal-to-noise ratio (variances) of the noise models gaussian and poisson_gaussian',
                           positive=True)
     compile_projection: bool = _setting(False, COMPILE_HELP)
@@ -314,6 +347,11 @@ class GenerateConfig(Config):
         _check_prefix(self.prefix)
         _require(self.box_size is None or self.box_size % 2 == 0, 'box_size', self.box_size,
                  f'use the even number {(self.box_size or 0) + 1}')
+
+
+@dataclass(frozen=True)
+class MergeConfig(Config):
+    """Bring the shards of a simulate or generate run together: check them and write the tables."""
 
 
 @dataclass(frozen=True)
@@ -362,6 +400,7 @@ COMMANDS: dict[str, type[Config]] = {
     'simulate': SimulateConfig,
     'train': TrainConfig,
     'generate': GenerateConfig,
+    'merge': MergeConfig,
     'evaluate': EvaluateConfig,
     'inspect': InspectConfig,
     'import-checkpoint': ImportCheckpointConfig,

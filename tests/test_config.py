@@ -30,6 +30,7 @@ REQUIRED = {
     'simulate': {'volume': 'map.mrc', 'micrographs': 'real/*.mrc'},
     'train': {'dataset': 'simulated', 'micrographs': 'real/*.mrc'},
     'generate': {'dataset': 'simulated'},
+    'merge': {},
     'evaluate': {'generated': 'generated', 'real': 'real/*.mrc'},
     'inspect': {'volume': 'map.mrc'},
     'import-checkpoint': {'checkpoint': 'latest_net_G.pth'},

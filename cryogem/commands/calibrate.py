@@ -46,8 +46,10 @@ def measure(config: MicroscopeConfig, particle_diameter: float | None) -> Calibr
     micrographs = read_real_micrographs(config, working)
     if not config.ctfs:
         micrographs = estimate_ctfs(micrographs, working, config)
+    shapes = [one.original_shape for one in micrographs]
     calibration = dataclasses.replace(
-        calibrate(micrographs, working, particle_diameter), original_pixel_size=pixel_size)
+        calibrate(micrographs, working, particle_diameter), original_pixel_size=pixel_size,
+        original_shape=max(shapes, key=shapes.count))
     logger.info('%d real micrographs of %d x %d px at %.3g Å/px', len(micrographs), calibration.shape[1],
                 calibration.shape[0], working)
     if calibration.particles_per_frame is not None:

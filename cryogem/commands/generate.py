@@ -10,15 +10,29 @@ import numpy as np
 import torch
 
 from cryogem.commands.inputs import check_compiler, choose_device, read_maps
-from cryogem.commands.making import make_dataset
+from cryogem.commands.making import enter_output, make_dataset
+from cryogem.commands.planning import build_plan, cover_output, refine
 from cryogem.commands.priors import MEASURED, PriorRecipe, make_prior, take_off_ice
 from cryogem.commands.simulate import build_filtered_ensemble, build_protocol
-from cryogem.config import NOISE_MODELS, GenerateConfig, SimulateConfig, describe_run
+from cryogem.config import NOISE_MODELS, GenerateConfig, SimulateConfig
+from cryogem.dataset.plan import Plan
+from cryogem.dataset.production import Stages
 from cryogem.dataset.reader import SimulatedDataset, read_dataset
-from cryogem.dataset.writer import check_output, write_micrograph
+from cryogem.dataset.team import join_team
+from cryogem.dataset.writer import write_micrograph
 from cryogem.errors import InputError
 from cryogem.imaging.calibration import Calibration
-from cryogem.imaging.exposure import GENERATED, NOISE, Protocol, add_ice, draw_record, expose, spawn_generator
+from cryogem.imaging.exposure import (
+    FINE_NOISE,
+    GENERATED,
+    NOISE,
+    Exposure,
+    Protocol,
+    add_ice,
+    draw_record,
+    expose,
+    spawn_generator,
+)
 from cryogem.imaging.grey import GreyScale
 from cryogem.imaging.noise import (
     add_gaussian_noise,
@@ -41,19 +55,22 @@ Finish = Callable[[np.ndarray, Micrograph, np.random.Generator], np.ndarray]
 
 def run(config: GenerateConfig, output: Path) -> None:
     """Draw, paint and image specimens like those of the simulate run, then add noise or translate them."""
-    device = choose_device(config.device)
-    check_compiler(config.compile_projection)
-    check_output(output, describe_run('generate', config), config.continue_)
-    dataset = read_dataset(Path(config.dataset))
-    check_model(config.model, dataset.calibration, config.force)
-    ensemble = _obtain_ensemble(config, dataset, device)
-    settings: SimulateConfig = dataclasses.replace(dataset.config, seed=config.seed, prefix=config.prefix)
-    protocol = build_protocol(settings, dataset.calibration, ensemble.diameter)
-    # the same seed must not repeat the specimens that a model was trained on
-    protocol = dataclasses.replace(protocol, purpose=GENERATED)
-    make_dataset('generate', config, output, dataset.calibration, ensemble, _build_maker,
-                 (output, config, protocol, dataset.calibration, ensemble, device),
-                 config.box_size or int(dataset.manifest['box_size']), settings.symmetry)
+    with join_team(config.shard) as team:
+        device = choose_device(config.device)
+        check_compiler(config.compile_projection)
+        enter_output('generate', config, output, team)
+        dataset = read_dataset(Path(config.dataset))
+        plan = build_plan('generate', config, dataset.calibration,
+                          dataset.manifest['box_size'] * dataset.manifest['pixel_size'], dataset.config.symmetry)
+        covering = cover_output(dataset.calibration, plan)
+        check_model(config.model, covering, config.force)
+        ensemble = _obtain_ensemble(config, dataset, device)
+        settings: SimulateConfig = dataclasses.replace(dataset.config, seed=config.seed, prefix=config.prefix)
+        protocol = build_protocol(settings, covering, ensemble.diameter)
+        # the same seed must not repeat the specimens that a model was trained on
+        protocol = dataclasses.replace(protocol, purpose=GENERATED)
+        make_dataset(config, output, plan, dataset.calibration, ensemble, team, _build_stages,
+                     (output, plan, config, protocol, covering, ensemble, device))
 
 
 def check_model(model: str, calibration: Calibration, is_forced: bool = False) -> None:
@@ -135,15 +152,26 @@ def _obtain_ensemble(config: GenerateConfig, dataset: SimulatedDataset, device: 
     return build_filtered_ensemble(volumes, weights, dataset.calibration.map_gain, device, config.compile_projection)
 
 
-def _build_maker(output: Path, config: GenerateConfig, protocol: Protocol, calibration: Calibration,
-                 ensemble: Ensemble, device: torch.device) -> Callable[[int], None]:
-    """Return what makes one micrograph and writes it."""
+def _build_stages(output: Path, plan: Plan, config: GenerateConfig, protocol: Protocol, calibration: Calibration,
+                  ensemble: Ensemble, device: torch.device) -> Stages:
+    """Return what makes micrographs and writes them."""
     finish = build_finish(config, calibration, device)
 
-    def make(index: int) -> None:
-        exposure = expose(draw_record(protocol, calibration, ensemble, index), ensemble, protocol.defocus_error)
-        record = exposure.record
-        contrast = finish(add_ice(exposure.clean, record, calibration), record,
-                          spawn_generator(protocol.seed, index, NOISE))
-        write_micrograph(output, exposure, GreyScale(record.grey_mean, record.grey_sd).restore(contrast))
-    return make
+    def prepare(index: int) -> Exposure:
+        return expose(draw_record(protocol, calibration, ensemble, index), ensemble, protocol.defocus_error)
+
+    def develop(exposures: list[Exposure]) -> list[tuple[Exposure, np.ndarray]]:
+        developed = []
+        for one in exposures:
+            noise, fine_noise = (spawn_generator(protocol.seed, one.record.index, purpose)
+                                 for purpose in (NOISE, FINE_NOISE))
+            contrast = finish(add_ice(one.clean, one.record, calibration), one.record, noise)
+            developed.append(refine(one, contrast, plan, calibration, fine_noise))
+        return developed
+
+    def write(developed: tuple[Exposure, np.ndarray]) -> None:
+        exposure, contrast = developed
+        grey = GreyScale(exposure.record.grey_mean, exposure.record.grey_sd)
+        write_micrograph(output, exposure, grey.restore(contrast), plan)
+
+    return Stages(prepare, develop, write)

@@ -97,7 +97,8 @@ def read_frames(
         centers = read_coordinates(picks[name]) if name in picks else np.empty((0, 2))
         _check_inside(centers, image.shape, name)
         frames.append(RealMicrograph(name, resampled, resample_centers(centers, image.shape, resampled.shape),
-                                     original_power=measure_tiles(image)))
+                                     original_power=measure_tiles(image),
+                                     original_shape=(image.shape[0], image.shape[1])))
     return frames
 
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,11 +17,15 @@ from cryogem.commands.inputs import (
     read_maps,
     read_views,
 )
-from cryogem.commands.making import make_dataset
-from cryogem.config import SimulateConfig, describe_run
+from cryogem.commands.making import describe_dataset, enter_output, make_dataset
+from cryogem.commands.planning import build_plan, cover_output, refine
+from cryogem.config import SimulateConfig
 from cryogem.dataset import layout
+from cryogem.dataset.plan import Plan
+from cryogem.dataset.production import Stages
 from cryogem.dataset.reader import read_calibration
-from cryogem.dataset.writer import check_output, write_micrograph
+from cryogem.dataset.team import Team, join_team
+from cryogem.dataset.writer import claim_calibration, start_dataset, write_micrograph
 from cryogem.errors import ConfigError, InputError
 from cryogem.imaging.calibration import Calibration, measure_frame_power
 from cryogem.imaging.exposure import Exposure, Protocol, add_ice, draw_record, draw_record_at, expose
@@ -39,6 +43,7 @@ from cryogem.specimen.volume import PreparedVolume, bring_to_pixel_size, filter_
 logger = logging.getLogger(__name__)
 
 _LEAST_PARTICLE = 8                         # px across: a particle below it has no shape, so a pixel size is wrong
+_BOX_DIAMETERS = 1.5                        # box of particles where none is said
 _TRIAL_INDEX = 2 ** 31                      # of the clean micrographs that calibrate the signal: apart from any run's
 _TRIAL_PARTICLES, _MOST_DRAWS = 600, 8      # pictured at the picks to average over views, and how often each pick
 _LARGE_MISFIT, _LOW_CORRELATION = 0.35, 0.9             # beyond which the map is said not to explain the particles
@@ -47,20 +52,20 @@ _SURE = 5.0                                 # standard errors
 
 def run(config: SimulateConfig, output: Path) -> None:
     """Measure the real micrographs, then draw, paint and image virtual specimens like them."""
-    device = choose_device(config.device)
-    check_compiler(config.compile_projection)
-    check_output(output, describe_run('simulate', config), config.continue_)
-    find_symmetry_group(config.symmetry)                # an unknown group is refused before any work
-    maps, weights = read_maps(config.volume, config)
-    calibration = _obtain_calibration(config, output, maps)
-    volumes = [bring_to_pixel_size(one, calibration.pixel_size) for one in maps]
-    protocol = build_protocol(config, calibration, max(one.diameter for one in volumes))
-    if calibration.signal_scale is None:
-        calibration = calibrate_signal(calibration, protocol, volumes, weights, config.signal_to_noise)
-    ensemble = build_filtered_ensemble(volumes, weights, calibration.map_gain, device, config.compile_projection)
-    make_dataset('simulate', config, output, calibration, ensemble, _build_maker,
-                 (output, protocol, calibration, ensemble),
-                 config.box_size or choose_box_size(ensemble, calibration), config.symmetry)
+    with join_team(config.shard) as team:
+        device = choose_device(config.device)
+        check_compiler(config.compile_projection)
+        enter_output('simulate', config, output, team)
+        find_symmetry_group(config.symmetry)            # an unknown group is refused before any work
+        maps, weights = read_maps(config.volume, config)
+        calibration = team.in_turn(lambda: _agree_on_calibration(config, output, maps, weights, team))
+        volumes = [bring_to_pixel_size(one, calibration.pixel_size) for one in maps]
+        ensemble = build_filtered_ensemble(volumes, weights, calibration.map_gain, device, config.compile_projection)
+        plan = build_plan('simulate', config, calibration, _BOX_DIAMETERS * ensemble.diameter, config.symmetry)
+        covering = cover_output(calibration, plan)
+        protocol = build_protocol(config, covering, ensemble.diameter)
+        make_dataset(config, output, plan, calibration, ensemble, team, _build_stages,
+                     (output, plan, protocol, covering, ensemble))
 
 
 def build_protocol(config: SimulateConfig, calibration: Calibration, diameter: float) -> Protocol:
@@ -187,14 +192,27 @@ def _report_fit(fit: SignalFit, pixel_size: float) -> None:
                        quality.b_factor_error)
 
 
-def choose_box_size(ensemble: Ensemble, calibration: Calibration) -> int:
-    """Return the even box (px) of 1.5 particle diameters."""
-    return 2 * int(np.ceil(0.75 * ensemble.diameter / calibration.pixel_size))
+def _agree_on_calibration(
+    config: SimulateConfig, output: Path, maps: list[PreparedVolume], weights: list[float], team: Team
+) -> Calibration:
+    """Return the calibration with its signal; of several processes that make one dataset, all get the same."""
+    calibration = _obtain_calibration(config, output, maps, config.continue_ or team.is_shared or not team.is_first)
+    if calibration.signal_scale is None:
+        volumes = [bring_to_pixel_size(one, calibration.pixel_size) for one in maps]
+        protocol = build_protocol(config, calibration, max(one.diameter for one in volumes))
+        calibration = calibrate_signal(calibration, protocol, volumes, weights, config.signal_to_noise)
+    if not team.is_first:
+        return calibration
+    build_protocol(config, calibration, max(one.diameter for one in maps))     # what cannot be made starts no folder
+    start_dataset(output, describe_dataset('simulate', config))
+    return claim_calibration(output, calibration)
 
 
-def _obtain_calibration(config: SimulateConfig, output: Path, maps: list[PreparedVolume]) -> Calibration:
-    """Return the calibration of this folder, of the folder that was given, or a new one."""
-    if config.continue_ and (output / layout.CALIBRATION).exists():
+def _obtain_calibration(
+    config: SimulateConfig, output: Path, maps: list[PreparedVolume], is_there: bool
+) -> Calibration:
+    """Return the calibration of this folder where it may hold one, of the folder that was given, or a new one."""
+    if is_there and (output / layout.CALIBRATION).exists():
         return read_calibration(output, 'output')
     diameter = config.particle_diameter or max(one.diameter for one in maps)
     given = read_calibration(Path(config.calibration), 'calibration') if config.calibration else None
@@ -221,13 +239,19 @@ def _scale_to_ratio(trials: list[Exposure], signal_to_noise: float) -> float:
     return float(np.sqrt(signal_to_noise / (1 + signal_to_noise) / variance))
 
 
-def _build_maker(
-    output: Path, protocol: Protocol, calibration: Calibration, ensemble: Ensemble
-) -> Callable[[int], None]:
-    """Return what makes one micrograph and writes it."""
-    def make(index: int) -> None:
-        exposure = expose(draw_record(protocol, calibration, ensemble, index), ensemble, protocol.defocus_error)
-        contrast = add_ice(exposure.clean, exposure.record, calibration)
+def _build_stages(
+    output: Path, plan: Plan, protocol: Protocol, calibration: Calibration, ensemble: Ensemble
+) -> Stages:
+    """Return what makes micrographs and writes them."""
+    def prepare(index: int) -> Exposure:
+        return expose(draw_record(protocol, calibration, ensemble, index), ensemble, protocol.defocus_error)
+
+    def develop(exposures: list[Exposure]) -> list[tuple[Exposure, np.ndarray]]:
+        return [refine(one, add_ice(one.clean, one.record, calibration), plan, calibration, None) for one in exposures]
+
+    def write(developed: tuple[Exposure, np.ndarray]) -> None:
+        exposure, contrast = developed
         grey = GreyScale(exposure.record.grey_mean, exposure.record.grey_sd)
-        write_micrograph(output, exposure, grey.restore(contrast))
-    return make
+        write_micrograph(output, exposure, grey.restore(contrast), plan)
+
+    return Stages(prepare, develop, write)

@@ -1,5 +1,6 @@
 """Reads a dataset folder back."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,19 @@ class SimulatedDataset:
         return read_record(self.folder, name)
 
     def read_pair(self, name: str) -> tuple[np.ndarray, np.ndarray]:
-        """Return (h, w) clean image, contrast units, and (h, w) bool mask of one micrograph."""
+        """Return (h, w) clean image, contrast units, and (h, w) bool mask of one micrograph.
+
+        Raises
+        ------
+        InputError : the run was told to write neither, or in other pixels than it works with.
+        """
+        if self.config.output_sampling != 'working':
+            raise InputError(f'dataset {str(self.folder)!r} was made with output_sampling original; '
+                             'simulate with output_sampling working to train on it')
+        missing = {'clean', 'masks'} - set(self.config.formats)
+        if missing:
+            raise InputError(f'dataset {str(self.folder)!r} was made without {" and ".join(sorted(missing))}; '
+                             'simulate with formats that hold clean and masks')
         clean, _ = read_micrograph(layout.clean_path(self.folder, name), self.calibration.pixel_size)
         mask, _ = read_micrograph(layout.instance_mask_path(self.folder, name), self.calibration.pixel_size)
         return clean, mask > 0
@@ -40,13 +53,28 @@ class SimulatedDataset:
     def load_ensemble(self, device: str | torch.device = 'cpu', is_compiled: bool = False) -> Ensemble:
         """Return the maps of the run, as they were projected; arguments as for `build_ensemble`."""
         weights = [split_weight(volume)[1] for volume in self.config.volume]
-        volumes = []
-        for index in range(len(weights)):
-            density, pixel_size = read_volume(layout.volume_path(self.folder, index))
-            mask, _ = read_volume(layout.mask_path(self.folder, index), pixel_size)
-            volumes.append(PreparedVolume(density, mask, self.calibration.pixel_size,
-                                          measure_diameter(mask, self.calibration.pixel_size)))
-        return build_ensemble(volumes, weights, device, is_compiled)
+        return load_ensemble(self.folder, self.calibration, weights, device, is_compiled)
+
+
+def load_ensemble(
+    folder: Path, calibration: Calibration, weights: Sequence[float] | None = None, device: str | torch.device = 'cpu',
+    is_compiled: bool = False,
+) -> Ensemble:
+    """Return the maps of a dataset folder, as they were projected.
+
+    Parameters
+    ----------
+    weights : of the maps; default: the same for all.
+    device, is_compiled : as for `build_ensemble`.
+    """
+    n_maps = len(list((folder / 'specimen').glob('volume_*.mrc')))
+    volumes = []
+    for index in range(n_maps):
+        density, pixel_size = read_volume(layout.volume_path(folder, index))
+        mask, _ = read_volume(layout.mask_path(folder, index), pixel_size)
+        diameter = measure_diameter(mask, calibration.pixel_size)
+        volumes.append(PreparedVolume(density, mask, calibration.pixel_size, diameter))
+    return build_ensemble(volumes, weights or [1.0] * n_maps, device, is_compiled)
 
 
 def read_dataset(folder: Path) -> SimulatedDataset:
@@ -74,7 +102,19 @@ def read_calibration(folder: Path, key: str) -> Calibration:
 
 def read_record(folder: Path, name: str) -> Micrograph:
     """Return the ground truth of one micrograph of a dataset folder."""
-    return Micrograph.from_json(read_json(layout.record_path(folder, name), 'dataset')['record'])
+    return read_finished(folder, name)[0]
+
+
+def read_finished(folder: Path, name: str) -> tuple[Micrograph, dict[str, str]]:
+    """Return the ground truth of one micrograph of a dataset folder, and the checksums of its files by their paths."""
+    values = read_json(layout.record_path(folder, name), 'dataset')
+    return Micrograph.from_json(values['record']), values['checksums']
+
+
+def read_grey_values(folder: Path, record: Micrograph) -> np.ndarray:
+    """Return the (h, w) float32 grey values of a micrograph, whatever the type it is stored as."""
+    stored, _ = read_micrograph(layout.micrograph_path(folder, record.name), record.pixel_size)
+    return stored * np.float32(record.stored_scale) + np.float32(record.stored_offset)
 
 
 def split_weight(volume: str) -> tuple[str, float]:

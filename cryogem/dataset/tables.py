@@ -9,63 +9,66 @@ from cryogem.records import Ctf, Micrograph, Particle
 from cryogem.specimen.symmetry import find_symmetry_group, reduce_to_asymmetric_unit
 
 Columns = dict[str, list[Any]]
+Optics = dict[tuple[float, float, float], int]          # numbers of optics groups by voltage, Cs, amplitude contrast
 
 _ASYMMETRIC_COLUMNS = ('cryogemAsymmetricRot', 'cryogemAsymmetricTilt', 'cryogemAsymmetricPsi')
 _CTF_COLUMNS = ('rlnDefocusU', 'rlnDefocusV', 'rlnDefocusAngle', 'rlnPhaseShift', 'rlnCtfBfactor')
 
 
-def build_optics(records: Sequence[Micrograph], image_size: int | None = None) -> Columns:
-    """Return the optics block: one group for each microscope setting among the records.
+def build_optics(optics: Optics, pixel_size: float, image_size: int | None = None) -> Columns:
+    """Return the optics block.
 
     Parameters
     ----------
-    image_size : px, of particle images when the table has any.
+    optics : one group for each microscope setting, as `number_optics` gives it.
+    pixel_size : Å/px.
+    image_size : px, of particle images.
     """
-    settings = list_optics(records)
-    pixel_sizes = [records[0].pixel_size] * len(settings)
+    pixel_sizes = [pixel_size] * len(optics)
     columns: Columns = {
-        'rlnOpticsGroupName': [f'opticsGroup{i}' for i in range(1, len(settings) + 1)],
-        'rlnOpticsGroup': list(range(1, len(settings) + 1)),
+        'rlnOpticsGroupName': [f'opticsGroup{i}' for i in optics.values()],
+        'rlnOpticsGroup': list(optics.values()),
         'rlnMicrographOriginalPixelSize': pixel_sizes,
-        'rlnVoltage': [one[0] for one in settings],
-        'rlnSphericalAberration': [one[1] for one in settings],
-        'rlnAmplitudeContrast': [one[2] for one in settings],
+        'rlnVoltage': [one[0] for one in optics],
+        'rlnSphericalAberration': [one[1] for one in optics],
+        'rlnAmplitudeContrast': [one[2] for one in optics],
         'rlnMicrographPixelSize': pixel_sizes,
     }
     if image_size is not None:
         columns['rlnImagePixelSize'] = pixel_sizes
-        columns['rlnImageSize'] = [image_size] * len(settings)
-        columns['rlnImageDimensionality'] = [2] * len(settings)
+        columns['rlnImageSize'] = [image_size] * len(optics)
+        columns['rlnImageDimensionality'] = [2] * len(optics)
     return columns
 
 
-def list_optics(records: Sequence[Micrograph]) -> list[tuple[float, float, float]]:
-    """Return the distinct (voltage, Cs, amplitude contrast) of the records in order of appearance."""
-    return list(dict.fromkeys(_optics_of(record.ctf) for record in records))
+def number_optics(records: Iterable[Micrograph], optics: Optics | None = None) -> Optics:
+    """Return the optics groups of records, those in `optics` with their numbers first, in order of appearance."""
+    numbered = dict(optics or {})
+    for record in records:
+        numbered.setdefault(_optics_of(record.ctf), len(numbered) + 1)
+    return numbered
 
 
-def build_micrographs(records: Sequence[Micrograph]) -> Columns:
+def build_micrographs(records: Sequence[Micrograph], optics: Optics) -> Columns:
     """Return the micrographs block, names relative to the dataset folder."""
-    groups = {one: i for i, one in enumerate(list_optics(records), 1)}
     columns: Columns = {
         'rlnMicrographName': [name_in_tables(record) for record in records],
-        'rlnOpticsGroup': [groups[_optics_of(record.ctf)] for record in records],
+        'rlnOpticsGroup': [optics[_optics_of(record.ctf)] for record in records],
     }
     return columns | _build_ctf_columns(record.ctf for record in records)
 
 
 def build_particles(
-    records: Sequence[Micrograph], is_listed_pickable: bool = True, stack: str | None = None, symmetry: str = 'C1'
+    records: Sequence[Micrograph], optics: Optics, is_listed_pickable: bool = True, symmetry: str = 'C1'
 ) -> Columns:
-    """Return the particles block of all records.
+    """Return the particles block of records.
 
     Parameters
     ----------
+    optics : groups of all settings among the records.
     is_listed_pickable : True lists those a picker should find, False all the other painted ones.
-    stack : file name of the particle images, which follow the order of the table; None for no images.
     symmetry : point group; but for C1 three columns hold the equivalent pose in the asymmetric unit.
     """
-    groups = {one: i for i, one in enumerate(list_optics(records), 1)}
     rows = [(record, particle) for record in records for particle in select_particles(record, is_listed_pickable)]
     columns: Columns = {
         'rlnMicrographName': [name_in_tables(record) for record, _ in rows],
@@ -76,7 +79,7 @@ def build_particles(
         'rlnAngleRot': [particle.rot for _, particle in rows],
         'rlnAngleTilt': [particle.tilt for _, particle in rows],
         'rlnAnglePsi': [particle.psi for _, particle in rows],
-        'rlnOpticsGroup': [groups[_optics_of(record.ctf)] for record, _ in rows],
+        'rlnOpticsGroup': [optics[_optics_of(record.ctf)] for record, _ in rows],
         'rlnRandomSubset': [particle.random_subset for _, particle in rows],
         'rlnClassNumber': [particle.volume_index + 1 for _, particle in rows],
         'cryogemInstance': [particle.instance_id for _, particle in rows],
@@ -88,9 +91,12 @@ def build_particles(
         poses = np.array([(particle.rot, particle.tilt, particle.psi) for _, particle in rows]).reshape(-1, 3)
         reduced = reduce_to_asymmetric_unit(poses, find_symmetry_group(symmetry))
         columns |= {name: reduced[:, i].tolist() for i, name in enumerate(_ASYMMETRIC_COLUMNS)}
-    if stack is not None:
-        columns['rlnImageName'] = [f'{i:06d}@{stack}' for i in range(1, len(rows) + 1)]
     return columns
+
+
+def name_images(n: int, first: int, stack: str) -> Columns:
+    """Return the column that names `n` images of a stack file, from number `first` (from 1) on."""
+    return {'rlnImageName': [f'{i:06d}@{stack}' for i in range(first, first + n)]}
 
 
 def build_coordinates(record: Micrograph) -> Columns:
@@ -98,14 +104,6 @@ def build_coordinates(record: Micrograph) -> Columns:
     particles = select_particles(record)
     return {'rlnCoordinateX': [particle.coordinate_xy[0] for particle in particles],
             'rlnCoordinateY': [particle.coordinate_xy[1] for particle in particles]}
-
-
-def format_topaz_coordinates(records: Sequence[Micrograph]) -> str:
-    """Return the pickable particles as Topaz reads them: image name without extension, x, y, tab-separated."""
-    lines = ['image_name\tx_coord\ty_coord']
-    lines += ['\t'.join(map(str, (record.name, *particle.coordinate_xy)))
-              for record in records for particle in select_particles(record)]
-    return '\n'.join(lines) + '\n'
 
 
 def select_particles(record: Micrograph, is_listed_pickable: bool = True) -> list[Particle]:

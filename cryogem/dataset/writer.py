@@ -1,28 +1,39 @@
-"""Writes a dataset folder. A micrograph is finished when its record is there; tables come from the records."""
+"""Writes the files of a dataset folder that belong to one micrograph. Its record comes last: then it is finished."""
 
+import dataclasses
 import json
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
-from cryogem import __version__
-from cryogem.dataset import layout, tables
+from cryogem.dataset import exchange, layout, tables
+from cryogem.dataset.plan import Plan
 from cryogem.errors import InputError, OutputError
 from cryogem.imaging.calibration import Calibration
-from cryogem.imaging.exposure import Exposure, expose_particles
-from cryogem.io.files import compute_checksum, make_folder, read_json, replace_when_done, write_json, write_text
-from cryogem.io.mrc import StackWriter, read_micrograph, write_image, write_volume
+from cryogem.imaging.exposure import Exposure
+from cryogem.io.files import (
+    compute_checksum,
+    format_json,
+    make_folder,
+    read_json,
+    remove_leftovers,
+    write_bytes,
+    write_json,
+    write_text,
+    write_text_once,
+)
+from cryogem.io.mrc import LABEL, write_image, write_volume
+from cryogem.io.png import encode_mask
 from cryogem.io.star import write_tables
 from cryogem.records import Micrograph
 from cryogem.specimen.ensemble import Ensemble
 
 logger = logging.getLogger(__name__)
 
-_ALWAYS_FREE = {'workers', 'device', 'continue', 'output'}                      # may differ when a run is continued
+_ALWAYS_FREE = {'workers', 'device', 'continue', 'output', 'shard', 'memory'}  # may differ when a run is continued
 
 
 def check_output(
@@ -61,36 +72,96 @@ def check_empty(folder: Path) -> None:
 
 
 def start_dataset(folder: Path, description: dict[str, Any]) -> None:
-    """Make the folders of a run and write its config.json (`description`)."""
-    for name in layout.FOLDERS:
-        make_folder(folder / name)
+    """Make the folder of a run and write its config.json (`description`): from now on it can be continued."""
+    make_folder(folder)
     write_json(folder / layout.CONFIG, description)
+
+
+def claim_calibration(folder: Path, calibration: Calibration) -> Calibration:
+    """Write the calibration unless another process of the same run has, and return what all of them shall use."""
+    path = folder / layout.CALIBRATION
+    write_text_once(path, format_json(calibration.to_json()))
+    return Calibration.from_json(read_json(path, 'output'))
 
 
 def write_specimen(folder: Path, ensemble: Ensemble, calibration: Calibration) -> None:
     """Write the maps as they are projected, their masks, and the calibration."""
+    make_folder(folder / 'specimen')
     for index, volume in enumerate(ensemble.volumes):
         write_volume(layout.volume_path(folder, index), volume.density, volume.pixel_size)
         write_volume(layout.mask_path(folder, index), volume.mask, volume.pixel_size)
     write_json(folder / layout.CALIBRATION, calibration.to_json())
 
 
-def write_micrograph(folder: Path, exposure: Exposure, image: np.ndarray) -> None:
+def write_plan(folder: Path, plan: Plan) -> None:
+    """Make the folders that micrographs are written to, and say in outline.json what will come."""
+    names = ['micrographs', 'records', 'coordinates']
+    names += [name for name, formats in (('clean', {'clean'}), ('masks', {'masks', 'png', 'coco'}),
+                                         ('boxes', {'eman', 'cryolo'})) if formats & set(plan.formats)]
+    for name in names:
+        make_folder(folder / name)
+    write_json(folder / layout.OUTLINE, plan.to_json())
+
+
+def remove_surplus(folder: Path, plan: Plan) -> int:
+    """Remove the micrographs beyond those of the plan, left by a longer run; return how many there were."""
+    surplus = []
+    for path in (folder / 'records').glob(f'{plan.prefix}_*.json'):
+        number = path.stem.removeprefix(f'{plan.prefix}_')
+        if number.isascii() and number.isdigit() and int(number) > plan.n_micrographs:
+            surplus.append(path.stem)
+    for name in surplus:
+        for path in layout.list_paths(folder, name):
+            path.unlink(missing_ok=True)
+    return len(surplus)
+
+
+def remove_half_written(folder: Path) -> None:
+    """Remove the temporary files that a killed run left."""
+    for one in (folder, *(folder / name for name in layout.FOLDERS)):
+        remove_leftovers(one)
+
+
+def write_micrograph(folder: Path, exposure: Exposure, image: np.ndarray, plan: Plan) -> None:
     """Write all files of one micrograph; its record, with the checksums of the others, comes last.
 
     Parameters
     ----------
-    image : (h, w) float32 finished micrograph, grey values.
+    exposure, image : record, clean picture, mask and the (h, w) float32 finished micrograph, grey values; all in the
+        sampling of the plan.
     """
-    record = exposure.record
-    write_image(layout.micrograph_path(folder, record.name), image.astype(np.float32), record.pixel_size)
-    write_image(layout.clean_path(folder, record.name), exposure.clean, record.pixel_size)
-    write_image(layout.instance_mask_path(folder, record.name), exposure.instance_mask, record.pixel_size)
-    with replace_when_done(layout.semantic_mask_path(folder, record.name)) as temporary:
-        Image.fromarray(np.where(exposure.instance_mask > 0, 255, 0).astype(np.uint8)).save(temporary, format='PNG')
-    write_tables(layout.coordinates_path(folder, record.name), {'': tables.build_coordinates(record)})
-    checksums = {str(path.relative_to(folder)): compute_checksum(path) for path in _list_files(folder, record.name)}
-    write_json(layout.record_path(folder, record.name), {'record': record.to_json(), 'checksums': checksums})
+    record, stored = store_grey_values(exposure.record, image, plan.pixel_type)
+    name, size = record.name, record.pixel_size
+    files = {layout.micrograph_path(folder, name): write_image(
+        layout.micrograph_path(folder, name), stored, size, _describe_scaling(record))}
+    if 'clean' in plan.formats:
+        path = layout.clean_path(folder, name)
+        files[path] = write_image(path, exposure.clean, size)
+    if 'masks' in plan.formats:
+        path = layout.instance_mask_path(folder, name)
+        files[path] = write_image(path, exposure.instance_mask, size)
+    if 'png' in plan.formats:
+        path = layout.semantic_mask_path(folder, name)
+        files[path] = write_bytes(path, encode_mask(exposure.instance_mask > 0))
+    files |= _write_labels(folder, record, exposure.instance_mask, plan)
+    checksums = {str(path.relative_to(folder)): checksum for path, checksum in files.items()}
+    write_text(layout.record_path(folder, name), _format_record(record, checksums))
+
+
+def store_grey_values(record: Micrograph, image: np.ndarray, pixel_type: str) -> tuple[Micrograph, np.ndarray]:
+    """Return (h, w) grey values as they are stored, and the record with the scaling that restores them.
+
+    int8 reaches from the farthest values on both sides of the mean, cut off at 12 sd, in 254 equal steps.
+    """
+    if pixel_type == 'float32':
+        return record, image.astype(np.float32, copy=False)
+    if pixel_type == 'float16':
+        return record, image.astype(np.float16)
+    mean, sd = float(image.mean(dtype=np.float64)), float(image.std())
+    reach = min(max(float(image.max()) - mean, mean - float(image.min())), 12 * sd)
+    scale = max(reach, 1e-12) / 127
+    stored = np.clip(np.rint((image - np.float32(mean)) / np.float32(scale)), -127, 127).astype(np.int8)
+    return dataclasses.replace(record, stored_scale=scale, stored_offset=mean), stored
 
 
 def is_finished(folder: Path, name: str) -> bool:
@@ -101,94 +172,47 @@ def is_finished(folder: Path, name: str) -> bool:
     try:
         checksums = read_json(path, 'output')['checksums']
         return all(compute_checksum(folder / file) == checksum for file, checksum in checksums.items())
-    except (InputError, OSError, KeyError, TypeError):
+    except (InputError, OSError, KeyError, TypeError, AttributeError):
         logger.info('%s is incomplete and will be made again', name)
         return False
 
 
-def finish_dataset(
-    folder: Path, records: Sequence[Micrograph], description: dict[str, Any], particle_stacks: str,
-    box_size: int, ensemble: Ensemble, symmetry: str = 'C1',
-) -> None:
-    """Write the tables, the particle stacks that are asked for, and the manifest.
-
-    Parameters
-    ----------
-    records : of all micrographs, by index.
-    particle_stacks : none, clean, generated or both.
-    box_size : px, of coordinates and particle images.
-    symmetry : point group; but for C1 the tables also say the equivalent pose in the asymmetric unit.
-    """
-    has_images, has_clean = particle_stacks in ('generated', 'both'), particle_stacks in ('clean', 'both')
-    if has_images:
-        _write_image_stack(folder, records, box_size)
-    if has_clean:
-        _write_clean_stack(folder, records, box_size, ensemble)
-        _write_particles(folder / layout.CLEAN_PARTICLES_STAR, records, layout.CLEAN_STACK, box_size, symmetry)
-    write_tables(folder / layout.MICROGRAPHS_STAR,
-                 {'optics': tables.build_optics(records), 'micrographs': tables.build_micrographs(records)})
-    _write_particles(folder / layout.PARTICLES_STAR, records, layout.STACK if has_images else None, box_size, symmetry)
-    write_tables(folder / layout.OTHERS_STAR,
-                 {'optics': tables.build_optics(records),
-                  'particles': tables.build_particles(records, is_listed_pickable=False, symmetry=symmetry)})
-    write_text(folder / layout.COORDINATES_TEXT, tables.format_topaz_coordinates(records))
-    checksums: dict[str, str] = {}
-    for record in records:
-        checksums |= read_json(layout.record_path(folder, record.name), 'output')['checksums']
-    write_json(folder / layout.MANIFEST, {
-        'version': __version__, 'command': description['command'], 'seed': description['seed'], 'box_size': box_size,
-        'pixel_size': records[0].pixel_size, 'shape': records[0].shape, 'is_complete': True,
-        'n_particles': sum(len(tables.select_particles(record)) for record in records),
-        'micrographs': [record.name for record in records], 'checksums': checksums})
+def _write_labels(folder: Path, record: Micrograph, instance_mask: np.ndarray, plan: Plan) -> dict[Path, str]:
+    """Write coordinates, boxes and outlines; return the checksums of the files."""
+    path = layout.coordinates_path(folder, record.name)
+    files = {path: write_tables(path, {'': tables.build_coordinates(record)})}
+    if 'eman' in plan.formats:
+        path = layout.eman_boxes_path(folder, record.name)
+        files[path] = write_text(path, exchange.format_eman_boxes(record, plan.box_size))
+    if 'cryolo' in plan.formats:
+        path = layout.cryolo_boxes_path(folder, record.name)
+        files[path] = write_text(path, exchange.format_cryolo_boxes(record, plan.box_size))
+    if 'coco' in plan.formats:
+        path = layout.instances_path(folder, record.name)
+        files[path] = write_text(path, json.dumps(exchange.encode_instances(instance_mask, record)))
+    return files
 
 
-def _write_particles(
-    path: Path, records: Sequence[Micrograph], stack: str | None, box_size: int, symmetry: str
-) -> None:
-    write_tables(path, {'optics': tables.build_optics(records, box_size if stack else None),
-                        'particles': tables.build_particles(records, stack=stack, symmetry=symmetry)})
+def _describe_scaling(record: Micrograph) -> str:
+    """Return the label of the header: with int8, how grey values are restored."""
+    if record.stored_scale == 1 and record.stored_offset == 0:
+        return LABEL
+    return f'{LABEL}: grey = value * {record.stored_scale:.7g} + {record.stored_offset:.7g}'
 
 
-def _write_image_stack(folder: Path, records: Sequence[Micrograph], box_size: int) -> None:
-    """Cut the pickable particles from the micrographs: bright, normalised to the ring around them, as RELION does."""
-    n = sum(len(tables.select_particles(record)) for record in records)
-    with StackWriter(folder / layout.STACK, n, box_size, records[0].pixel_size) as stack:
-        for record in records:
-            image, _ = read_micrograph(layout.micrograph_path(folder, record.name), record.pixel_size)
-            contrast = (image - record.grey_mean) / record.grey_sd
-            padded = np.pad(-contrast, box_size // 2, mode='edge')        # RELION repeats the border, too
-            for particle in tables.select_particles(record):
-                x, y = particle.coordinate_xy
-                stack.append(_normalise_to_ring(padded[y:y + box_size, x:x + box_size]))
-
-
-def _write_clean_stack(folder: Path, records: Sequence[Micrograph], box_size: int, ensemble: Ensemble) -> None:
-    n = sum(len(tables.select_particles(record)) for record in records)
-    with StackWriter(folder / layout.CLEAN_STACK, n, box_size, records[0].pixel_size) as stack:
-        for record in records:
-            for image in expose_particles(record, tuple(tables.select_particles(record)), ensemble, box_size):
-                stack.append(image)
-
-
-def _normalise_to_ring(image: np.ndarray) -> np.ndarray:
-    """Give the area outside the circle of three quarters of the box zero mean and unit sd."""
-    box = image.shape[0]
-    radius = np.hypot(*np.mgrid[:box, :box] - box // 2)
-    ring = image[radius > 0.375 * box]
-    return ((image - ring.mean()) / max(float(ring.std()), 1e-12)).astype(np.float32)
-
-
-def _list_files(folder: Path, name: str) -> list[Path]:
-    return [layout.micrograph_path(folder, name), layout.clean_path(folder, name),
-            layout.instance_mask_path(folder, name), layout.semantic_mask_path(folder, name),
-            layout.coordinates_path(folder, name)]
+def _format_record(record: Micrograph, checksums: dict[str, str]) -> str:
+    """Return the record as JSON, one particle a line: indenting all would take ten times as long."""
+    values = record.to_json()
+    particles = ',\n  '.join(map(json.dumps, values.pop('particles')))
+    return (f'{{"record": {json.dumps(values)[:-1]}, "particles": [\n  {particles}\n]}},\n'
+            f'"checksums": {json.dumps(checksums, indent=1)}}}\n')
 
 
 def _is_free(folder: Path) -> bool:
     """Say whether a folder is new or empty; what is no folder is refused."""
     if folder.exists() and not folder.is_dir():
         raise OutputError(f'output {str(folder)!r} is a file; name a folder')
-    return not folder.exists() or not any(folder.iterdir())
+    return not folder.exists() or not any(one.suffix != '.part' for one in folder.iterdir())
 
 
 def _check_same_run(folder: Path, before: dict[str, Any], now: dict[str, Any], free: Collection[str]) -> None:

@@ -33,6 +33,7 @@ class RealMicrograph:
     centers_yx: np.ndarray                  # (n, 2) picks, px
     ctf: Ctf | None = None
     original_power: np.ndarray | None = None            # (N_SHELLS,) grey values² per px, before binning
+    original_shape: tuple[int, int] | None = None       # (h, w) px, before binning
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,7 @@ class Calibration:
     signal: SignalQuality | None = None     # how well the signal is known, once a map is known
     variance_slope: float = 0.0             # d log(noise variance) / d contrast: brighter places are noisier
     original_pixel_size: float | None = None            # Å/px of the files
+    original_shape: tuple[int, int] | None = None       # (h, w) of most files, px
     original_power: tuple[float, ...] | None = None     # mean spectrum of the files up to *their* Nyquist frequency
 
     def to_json(self) -> dict[str, Any]:

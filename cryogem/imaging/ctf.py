@@ -55,7 +55,7 @@ def measure_delocalisation(ctf: Ctf, pixel_size: float) -> int:
 def find_fft_length(least: int) -> int:
     """Return the smallest even length from `least` upwards without prime factors above 7."""
     length = least + least % 2
-    while _largest_factor(length) > 7:
+    while find_largest_factor(length) > 7:
         length += 2
     return length
 
@@ -88,8 +88,11 @@ def _transfer(density: torch.Tensor, ctf: Ctf, shape: tuple[int, int], pixel_siz
     return spectrum
 
 
-def _largest_factor(number: int) -> int:
+def find_largest_factor(number: int) -> int:
+    """Return the largest prime factor of a number, or what is left of it without 2, 3, 5 and 7."""
+    largest = 1
     for factor in (2, 3, 5, 7):
         while number % factor == 0:
             number //= factor
-    return max(number, 1)
+            largest = factor
+    return max(number, largest)

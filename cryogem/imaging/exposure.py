@@ -15,7 +15,8 @@ from cryogem.specimen.micrograph import paint, project_particles, split_centers
 from cryogem.specimen.orientation import ViewPreference
 from cryogem.specimen.placement import draw_count, place_particles
 
-SIMULATED, NOISE, GENERATED, TRAINED, TRIAL = 0, 1, 2, 3, 16      # purposes of random streams; trials go on from 16
+# purposes of random streams; trials go on from 16
+SIMULATED, NOISE, GENERATED, TRAINED, FINE_NOISE, TRIAL = 0, 1, 2, 3, 4, 16
 _DEFOCUS_JITTER = 0.02                      # share by which a CTF taken from a real micrograph is varied
 
 

@@ -56,22 +56,70 @@ def replace_when_done(path: Path) -> Iterator[Path]:
         yield temporary
         os.replace(temporary, path)
     except OSError as error:
-        raise OutputError(f'output {str(path)!r} cannot be written: {error.strerror or error}; '
-                          'check permissions and free space') from error
+        raise _cannot_write(path, error) from error
     finally:
         with suppress(OSError):             # what made writing fail may make this fail, and must stay the error told
             temporary.unlink(missing_ok=True)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a text file whole."""
+def _cannot_write(path: Path, error: OSError) -> OutputError:
+    return OutputError(f'output {str(path)!r} cannot be written: {error.strerror or error}; '
+                       'check permissions and free space')
+
+
+def write_text(path: Path, text: str) -> str:
+    """Write a text file whole; return its SHA-256."""
     with replace_when_done(path) as temporary:
         temporary.write_text(text, encoding='utf-8')
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def write_bytes(path: Path, content: bytes) -> str:
+    """Write a file whole; return its SHA-256."""
+    with replace_when_done(path) as temporary:
+        temporary.write_bytes(content)
+    return hashlib.sha256(content).hexdigest()
+
+
+def write_text_once(path: Path, text: str) -> None:
+    """Write a text file whole unless it is there: of several writers the first wins."""
+    temporary = path.with_name(f'.{path.name}.{os.getpid()}.part')
+    try:
+        temporary.write_text(text, encoding='utf-8')
+        _link_or_move(temporary, path)
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def _link_or_move(temporary: Path, path: Path) -> None:
+    """Give `temporary` the name `path` unless that is taken."""
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        pass
+    except OSError:                         # a file system without links
+        if not path.exists():
+            os.replace(temporary, path)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what runs that were killed left half-written in a folder, never what others put there."""
+    for path in folder.glob('.*.part'):
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
+
+
+def format_json(values: Any) -> str:
+    """Return JSON, one readable key per line."""
+    return json.dumps(values, indent=1) + '\n'
 
 
 def write_json(path: Path, values: Any) -> None:
     """Write JSON, one readable key per line."""
-    write_text(path, json.dumps(values, indent=1) + '\n')
+    write_text(path, format_json(values))
 
 
 def read_json(path: Path, key: str) -> Any:

@@ -1,17 +1,24 @@
 """Images and volumes: MRC through mrcfile, TIFF and PNG through tifffile and Pillow."""
 
 import contextlib
+import enum
+import hashlib
+import math
 from pathlib import Path
 from typing import Any
 
 import mrcfile
 import numpy as np
+from mrcfile.constants import MAP_ID
+from mrcfile.dtypes import HEADER_DTYPE
+from mrcfile.utils import machine_stamp_from_byte_order, mode_from_dtype
 
 from cryogem.errors import InputError
 from cryogem.io.files import replace_when_done
 
 _IMAGE_SUFFIXES = {'.png', '.jpg', '.jpeg'}
 _TIFF_SUFFIXES = {'.tif', '.tiff'}
+LABEL = 'made by cryogem'
 
 
 def read_micrograph(path: Path, pixel_size: float | None = None) -> tuple[np.ndarray, float]:
@@ -76,65 +83,103 @@ def read_micrograph_header(path: Path, pixel_size: float | None = None) -> tuple
     return shape, _choose_pixel_size(path, pixel_size, header_pixel_size, 'micrograph')
 
 
-def write_image(path: Path, image: np.ndarray, pixel_size: float) -> None:
-    """Write an (h, w) image as MRC (ISPG 0) with its voxel size, whole or not at all."""
-    _write_mrc(path, image, pixel_size)
+def write_image(path: Path, image: np.ndarray, pixel_size: float, label: str = LABEL) -> str:
+    """Write an (h, w) image as MRC (ISPG 0) with its voxel size, whole or not at all; return its SHA-256.
+
+    Parameters
+    ----------
+    image : int8, int16, float16 (mode 12) or float32.
+    label : at most 80 ASCII characters, the first text label of the header.
+    """
+    return _write_mrc(path, image, pixel_size, _Kind.IMAGES, label)
 
 
 def write_volume(path: Path, volume: np.ndarray, pixel_size: float) -> None:
     """Write an (n, n, n) map as MRC (ISPG 1) with its voxel size, whole or not at all."""
-    _write_mrc(path, volume, pixel_size)
+    _write_mrc(path, volume, pixel_size, _Kind.VOLUME)
 
 
 def write_stack(path: Path, images: np.ndarray, pixel_size: float) -> None:
     """Write (n, h, w) particle images as an MRC stack (ISPG 0, mz 1), whole or not at all."""
-    _write_mrc(path, images, pixel_size, is_stack=True)
+    _write_mrc(path, images, pixel_size, _Kind.IMAGES)
 
 
 class StackWriter:
     """Writes a stack of n (box, box) images one by one, whole or not at all, without holding them in memory."""
 
     def __init__(self, path: Path, n: int, box_size: int, pixel_size: float):
-        self._path, self._n, self._written = path, n, 0
-        self._shape, self._pixel_size = (n, box_size, box_size), pixel_size
+        self._path, self._shape, self._pixel_size = path, (n, box_size, box_size), pixel_size
+        self._low, self._high, self._sum, self._squares = np.inf, -np.inf, 0.0, 0.0
 
     def __enter__(self) -> 'StackWriter':
         with contextlib.ExitStack() as opening:         # what fails here must still be told and cleared away
             temporary = opening.enter_context(replace_when_done(self._path))
-            if self._n:
-                self._file = opening.enter_context(
-                    mrcfile.new_mmap(temporary, self._shape, mrc_mode=2, overwrite=True))
-                _label(self._file, self._pixel_size, is_stack=True)
-            else:
-                temporary.touch()                       # MRC cannot hold an empty stack
+            self._file = opening.enter_context(temporary.open('wb'))
+            if self._shape[0]:                          # MRC cannot hold an empty stack
+                self._file.write(bytes(HEADER_DTYPE.itemsize))
             self._closing = opening.pop_all()
         return self
 
     def append(self, image: np.ndarray) -> None:
-        """Write the next image."""
-        self._file.data[self._written] = image
-        self._written += 1
+        """Write the next image, float32."""
+        self._file.write(np.ascontiguousarray(image, dtype='<f4').data)
+        self._low, self._high = min(self._low, float(image.min())), max(self._high, float(image.max()))
+        self._sum += float(image.sum(dtype=np.float64))
+        self._squares += float(np.square(image, dtype=np.float64).sum())
 
     def __exit__(self, *error: Any) -> None:
-        if self._n and error[0] is None:
-            self._file.update_header_stats()
+        if self._shape[0] and error[0] is None:
+            mean = self._sum / math.prod(self._shape)
+            deviation = math.sqrt(max(0.0, self._squares / math.prod(self._shape) - mean ** 2))
+            statistics = (self._low, self._high, mean, deviation)
+            self._file.seek(0)
+            self._file.write(_build_header(self._shape, np.dtype(np.float32), self._pixel_size, statistics))
         self._closing.__exit__(*error)
 
 
-def _write_mrc(path: Path, data: np.ndarray, pixel_size: float, is_stack: bool = False) -> None:
-    with replace_when_done(path) as temporary, mrcfile.new(temporary, overwrite=True) as file:
-        file.set_data(data)
-        if data.ndim == 3 and not is_stack:
-            file.set_volume()
-        _label(file, pixel_size, is_stack)
+class _Kind(enum.Enum):
+    """How programs are to see three dimensions: as slices of one density, or as images."""
+
+    IMAGES = 0                                          # the number of its space group in the header (ISPG)
+    VOLUME = 1
 
 
-def _label(file: mrcfile.mrcfile.MrcFile, pixel_size: float, is_stack: bool) -> None:
-    if is_stack:
-        file.set_image_stack()
-    file.voxel_size = pixel_size
-    file.header.label[0] = b'made by cryogem'            # mrcfile stamps the time, which would change the checksum
-    file.header.nlabl = 1
+def _write_mrc(path: Path, data: np.ndarray, pixel_size: float, kind: _Kind, label: str = LABEL) -> str:
+    data = np.ascontiguousarray(data)
+    header = _build_header(data.shape, data.dtype, pixel_size, _measure_statistics(data), kind, label)
+    digest = hashlib.sha256(header)
+    digest.update(data.data)
+    with replace_when_done(path) as temporary, temporary.open('wb') as file:
+        file.write(header)
+        file.write(data.data)
+    return digest.hexdigest()
+
+
+def _measure_statistics(data: np.ndarray) -> tuple[float, float, float, float]:
+    """Return minimum, maximum, mean and sd; in one thread, so that they do not depend on the number of threads."""
+    exact = data if data.dtype == np.float32 else data.astype(np.float32)
+    return float(data.min()), float(data.max()), float(exact.mean(dtype=np.float64)), float(exact.std())
+
+
+def _build_header(
+    shape: tuple[int, ...], dtype: np.dtype, pixel_size: float, statistics: tuple[float, float, float, float],
+    kind: _Kind = _Kind.IMAGES, label: str = LABEL,
+) -> bytes:
+    """Return the 1024 bytes before the data (MRC2014). mrcfile's own writing stamps the time, which would change the
+    checksum, and passes over the data several times."""
+    header = np.zeros((), dtype=HEADER_DTYPE).view(np.recarray)
+    depth, height, width = shape if len(shape) == 3 else (1, *shape)
+    header.nx, header.ny, header.nz = header.mx, header.my, header.mz = width, height, depth
+    header.mz = depth if kind is _Kind.VOLUME else 1
+    header.mode, header.ispg = mode_from_dtype(dtype), kind.value
+    header.cella = (width * pixel_size, height * pixel_size, int(header.mz) * pixel_size)
+    header.cellb = (90, 90, 90)
+    header.mapc, header.mapr, header.maps = 1, 2, 3
+    header.dmin, header.dmax, header.dmean, header.rms = statistics
+    header.map, header.nversion = MAP_ID, 20141
+    header.machst = machine_stamp_from_byte_order('<')
+    header.label[0], header.nlabl = label.encode('ascii'), 1
+    return header.tobytes()
 
 
 def _open_mrc(path: Path, what: str, header_only: bool = False) -> mrcfile.mrcfile.MrcFile:

@@ -1,14 +1,17 @@
 """STAR tables of RELION 3.1 and later, and picks in STAR or CSV files."""
 
+import contextlib
 import csv
-from collections.abc import Mapping, Sequence
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from cryogem.errors import InputError
-from cryogem.io.files import write_text
+from cryogem.io.files import replace_when_done, write_text
 
 if TYPE_CHECKING:
     import pandas
@@ -32,22 +35,70 @@ def read_tables(path: Path) -> dict[str, 'pandas.DataFrame']:
     return {str(name): table for name, table in tables.items()}
 
 
-def write_tables(path: Path, tables: Mapping[str, Mapping[str, Sequence[Any]]]) -> None:
+def write_tables(path: Path, tables: Mapping[str, Mapping[str, Sequence[Any]]]) -> str:
     """Write blocks of columns as a STAR file, whole or not at all; a block without rows keeps its columns.
 
     Parameters
     ----------
     tables : block name -> column name (without underscore) -> values.
+
+    Returns
+    -------
+    The SHA-256 of the file.
     """
-    write_text(path, '\n'.join(_format_block(name, columns) for name, columns in tables.items()))
+    return write_text(path, '\n'.join(_format_block(name, columns) for name, columns in tables.items()))
+
+
+class TableWriter:
+    """Writes a STAR file whose last block is appended to part by part, whole or not at all.
+
+    The rows wait in a file, not in memory, until the blocks before them are known.
+    """
+
+    def __init__(self, path: Path, name: str):
+        self._path, self._name = path, name
+        self._columns: tuple[str, ...] = ()
+        self._spool_path = path.with_name(f'.{path.name}.{os.getpid()}.rows.part')
+        self.preamble: Mapping[str, Mapping[str, Sequence[Any]]] = {}       # the blocks before, set before the end
+
+    def __enter__(self) -> 'TableWriter':
+        with contextlib.ExitStack() as opening:
+            self._temporary = opening.enter_context(replace_when_done(self._path))
+            opening.callback(self._spool_path.unlink, missing_ok=True)
+            self._spool = opening.enter_context(self._spool_path.open('w+', encoding='utf-8'))
+            self._closing = opening.pop_all()
+        return self
+
+    def append(self, columns: Mapping[str, Sequence[Any]]) -> None:
+        """Write rows; each part has the same columns."""
+        self._columns = tuple(columns)
+        self._spool.writelines(_format_rows(columns))
+
+    def __exit__(self, *error: Any) -> None:
+        with self._closing:
+            if error[0] is not None:
+                self._closing.pop_all().__exit__(*error)
+                return
+            self._spool.seek(0)
+            with self._temporary.open('w', encoding='utf-8') as file:
+                file.writelines(_format_block(name, columns) + '\n' for name, columns in self.preamble.items())
+                file.write(_format_head(self._name, self._columns))
+                shutil.copyfileobj(self._spool, file)
+                file.write('\n')
 
 
 def _format_block(name: str, columns: Mapping[str, Sequence[Any]]) -> str:
     """Format one loop by hand: starfile stamps the time (equal runs must give equal files) and drops empty tables."""
-    lines = [f'data_{name}', '', 'loop_'] + [f'_{column} #{i}' for i, column in enumerate(columns, 1)]
-    rows = zip(*columns.values(), strict=True)
-    lines += ['\t'.join(f'{v:.6f}' if isinstance(v, float) else str(v) for v in row) for row in rows]
-    return '\n'.join(lines) + '\n\n'
+    return _format_head(name, columns) + ''.join(_format_rows(columns)) + '\n'
+
+
+def _format_head(name: str, columns: Iterable[str]) -> str:
+    return f'data_{name}\n\nloop_\n' + ''.join(f'_{column} #{i}\n' for i, column in enumerate(columns, 1))
+
+
+def _format_rows(columns: Mapping[str, Sequence[Any]]) -> Iterator[str]:
+    for row in zip(*columns.values(), strict=True):
+        yield '\t'.join(f'{v:.6f}' if isinstance(v, float) else str(v) for v in row) + '\n'
 
 
 def read_coordinates(path: Path) -> np.ndarray:

@@ -102,11 +102,11 @@ def test_a_run_that_dies_after_some_micrographs_is_continued_to_the_same_folder(
 ):
     out, write, made = tmp_path / 'run', generate_command.write_micrograph, []
 
-    def write_some(folder, exposure, image):
+    def write_some(folder, exposure, image, plan):
         if len(made) == n_written:
             raise PowerCutError
         made.append(exposure.record.name)
-        write(folder, exposure, image)
+        write(folder, exposure, image, plan)
 
     arguments = ['generate', '--dataset', str(simulated), '--n-micrographs', '3', '--seed', '11', '--output', str(out)]
     with monkeypatch.context() as patch:
@@ -134,7 +134,7 @@ def test_a_run_that_dies_in_the_middle_of_a_micrograph_is_continued_to_the_same_
         if len(made) == 1:
             raise PowerCutError
         made.append(path)
-        write(path, tables)
+        return write(path, tables)
 
     arguments = ['generate', '--dataset', str(simulated), '--n-micrographs', '3', '--seed', '11', '--output', str(out)]
     with monkeypatch.context() as patch:

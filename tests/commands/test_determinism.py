@@ -7,7 +7,7 @@ import pytest
 from cryogem.__main__ import main
 
 WHOLE_RUN = ('manifest.json', 'micrographs.star', 'particles.star', 'particles_other.star', 'coordinates.txt',
-             'config.json')                 # files that speak of all micrographs
+             'outline.json', 'config.json')   # files that speak of all micrographs
 
 
 def generate(simulated, output, *more):

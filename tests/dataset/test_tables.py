@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 import starfile
 
-from cryogem.dataset import tables
+from cryogem.dataset import exchange, tables
 from cryogem.io.star import write_tables
 from cryogem.records import Ctf, Micrograph, Particle
 
@@ -34,7 +34,7 @@ def test_a_particle_is_listed_when_its_pixel_is_inside_and_half_of_it_is_visible
 
 
 def test_integer_coordinate_less_origin_is_the_centre():
-    columns = tables.build_particles([make_record()])
+    columns = tables.build_particles([make_record()], tables.number_optics([make_record()]))
 
     assert columns['rlnCoordinateX'] == [20, 5, 79, 30]
     assert columns['rlnCoordinateY'] == [11, 0, 63, 30]
@@ -43,14 +43,16 @@ def test_integer_coordinate_less_origin_is_the_centre():
 
 
 def test_the_defocus_of_a_particle_is_that_of_its_micrograph_plus_its_height():
-    columns = tables.build_particles([make_record()])
+    columns = tables.build_particles([make_record()], tables.number_optics([make_record()]))
 
     assert (columns['rlnDefocusU'][0], columns['rlnDefocusV'][0], columns['rlnDefocusAngle'][0]) == (12030, 11030, 30)
     assert columns['rlnDefocusU'][1] == 12000
 
 
 def test_classes_count_from_one_and_images_follow_the_rows():
-    columns = tables.build_particles([make_record(), make_record('a_00002')], stack='particles.mrcs')
+    records = [make_record(), make_record('a_00002')]
+    columns = tables.build_particles(records, tables.number_optics(records))
+    columns |= tables.name_images(8, 1, 'particles.mrcs')
 
     assert columns['rlnClassNumber'][:2] == [2, 1]
     assert columns['rlnRandomSubset'][:2] == [2, 1]
@@ -61,27 +63,29 @@ def test_classes_count_from_one_and_images_follow_the_rows():
 def test_each_setting_of_the_microscope_has_an_optics_group():
     other = dataclasses.replace(CTF, voltage=200.0)
     records = [make_record('a'), make_record('b', other), make_record('c')]
-    optics = tables.build_optics(records, image_size=32)
+    groups = tables.number_optics(records)
+    optics = tables.build_optics(groups, 2.0, image_size=32)
 
     assert optics['rlnOpticsGroup'] == [1, 2]
     assert optics['rlnVoltage'] == [300.0, 200.0]
     assert optics['rlnImageSize'] == [32, 32]
-    assert tables.build_micrographs(records)['rlnOpticsGroup'] == [1, 2, 1]
-    assert tables.build_particles(records)['rlnOpticsGroup'] == [1] * 4 + [2] * 4 + [1] * 4
+    assert tables.build_micrographs(records, groups)['rlnOpticsGroup'] == [1, 2, 1]
+    assert tables.build_particles(records, groups)['rlnOpticsGroup'] == [1] * 4 + [2] * 4 + [1] * 4
 
 
 def test_topaz_coordinates_are_tab_separated_integers_under_a_header():
-    assert tables.format_topaz_coordinates([make_record()]).splitlines() == [
+    assert (exchange.TOPAZ_HEAD + exchange.format_topaz(make_record())).splitlines() == [
         'image_name\tx_coord\ty_coord', 'a_00001\t20\t11', 'a_00001\t5\t0', 'a_00001\t79\t63', 'a_00001\t30\t30']
 
 
 def test_a_run_without_particles_has_tables_with_columns_and_no_rows(tmp_path):
     record = make_record(particles=())
-    write_tables(tmp_path / 'a.star', {'optics': tables.build_optics([record]),
-                                       'particles': tables.build_particles([record])})
+    groups = tables.number_optics([record])
+    write_tables(tmp_path / 'a.star', {'optics': tables.build_optics(groups, 2.0),
+                                       'particles': tables.build_particles([record], groups)})
     text = (tmp_path / 'a.star').read_text()
 
     assert '_rlnAngleRot' in text
     assert '_rlnMicrographName' in text
     assert len(starfile.read(tmp_path / 'a.star', always_dict=True)['optics']) == 1
-    assert tables.format_topaz_coordinates([record]) == 'image_name\tx_coord\ty_coord\n'
+    assert exchange.format_topaz(record) == ''

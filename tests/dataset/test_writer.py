@@ -9,14 +9,16 @@ import pytest
 
 from cryogem.config import SimulateConfig, describe_run
 from cryogem.dataset import layout
+from cryogem.dataset.finishing import finish_dataset
+from cryogem.dataset.plan import Plan
 from cryogem.dataset.reader import read_dataset, read_record, split_weight
 from cryogem.dataset.writer import (
     check_empty,
     check_output,
-    finish_dataset,
     is_finished,
     start_dataset,
     write_micrograph,
+    write_plan,
     write_specimen,
 )
 from cryogem.errors import InputError, OutputError
@@ -31,6 +33,7 @@ from tests.phantom import make_chiral_phantom
 
 CONFIG = SimulateConfig(output='out', volume=('a.mrc',), micrographs=('*.mrc',), n_micrographs=1)
 DESCRIPTION = describe_run('simulate', CONFIG)
+PLAN = Plan('simulate', 0, 'simulated', 1, 5.0, (64, 80), 24, particles='both', formats=CONFIG.formats)
 POWER = (1.0,) * N_SHELLS
 MEASURED = {
     'pixel_size': 5.0, 'shape': (64, 80), 'particle_diameter': 90.0, 'particles_per_frame': (3.0, 1.0),
@@ -60,9 +63,10 @@ def run(tmp_path, exposure, ensemble):
     """A finished run of one micrograph, written by the functions of the writer alone."""
     folder = tmp_path / 'out'
     start_dataset(folder, DESCRIPTION)
+    write_plan(folder, PLAN)
     write_specimen(folder, ensemble, CALIBRATION)
-    write_micrograph(folder, exposure, exposure.clean * 10 + 100)
-    finish_dataset(folder, [exposure.record], DESCRIPTION, 'both', 24, ensemble)
+    write_micrograph(folder, exposure, exposure.clean * 10 + 100, PLAN)
+    finish_dataset(folder, PLAN, ensemble)
     return folder
 
 
@@ -125,7 +129,7 @@ def test_the_record_comes_back_as_it_was_written(run, exposure):
 
 def test_writing_the_same_micrograph_twice_gives_the_same_bytes(run, exposure):
     before = {path: path.read_bytes() for path in run.rglob('*') if path.is_file()}
-    write_micrograph(run, exposure, exposure.clean * 10 + 100)
+    write_micrograph(run, exposure, exposure.clean * 10 + 100, PLAN)
 
     assert {path: path.read_bytes() for path in run.rglob('*') if path.is_file()} == before
 
@@ -159,9 +163,9 @@ def test_an_empty_run_has_empty_stacks_and_tables(tmp_path, ensemble):
         index=0, name='simulated_00001', shape=(64, 80), pixel_size=5.0, ctf=Ctf(12000, 11000, 30), source=0,
         ice_flips=(False, False), signal_scale=0.5, grey_mean=100.0, grey_sd=10.0)
     empty = expose(record, ensemble)
-    start_dataset(tmp_path, DESCRIPTION)
-    write_micrograph(tmp_path, empty, empty.clean)
-    finish_dataset(tmp_path, [record], DESCRIPTION, 'both', 24, ensemble)
+    write_plan(tmp_path, PLAN)
+    write_micrograph(tmp_path, empty, empty.clean, PLAN)
+    finish_dataset(tmp_path, PLAN, ensemble)
 
     assert json.loads((tmp_path / 'manifest.json').read_text())['n_particles'] == 0
     assert (tmp_path / layout.STACK).stat().st_size == 0
@@ -174,10 +178,11 @@ def test_a_particle_at_the_border_is_cut_with_the_border_repeated(tmp_path, ense
         ice_flips=(False, False), signal_scale=0.5, grey_mean=100.0, grey_sd=10.0,
         particles=(Particle(1, (3.0, 40.0), 0.0, 10, 50, 30),))
     exposed = expose(record, ensemble)
-    start_dataset(tmp_path, DESCRIPTION)
+    plan = dataclasses.replace(PLAN, particles='generated')
+    write_plan(tmp_path, plan)
     image = exposed.clean * 10 + 100 + np.random.default_rng(0).standard_normal((64, 80)).astype(np.float32)
-    write_micrograph(tmp_path, exposed, image)
-    finish_dataset(tmp_path, [exposed.record], DESCRIPTION, 'generated', 24, ensemble)
+    write_micrograph(tmp_path, exposed, image, plan)
+    finish_dataset(tmp_path, plan, ensemble)
     one = mrcfile.read(tmp_path / layout.STACK).squeeze()              # MRC knows no stack of one image
 
     np.testing.assert_allclose(one[:10], np.broadcast_to(one[9], (10, 24)), atol=1e-5)
