@@ -67,5 +67,5 @@ def read_plan(folder: Path, key: str) -> Plan:
         values.pop('version')
         return Plan(**{**values, 'shape': tuple(values['shape']), 'formats': tuple(values['formats'])})
     except (KeyError, TypeError, AttributeError) as error:
-        raise InputError(f'{key} {str(folder)!r} has a {layout.OUTLINE} that is damaged or of another version ({error}); '
-                         'make the run again') from error
+        raise InputError(f'{key} {str(folder)!r} has a {layout.OUTLINE} that is damaged or of another version '
+                         f'({error}); make the run again') from error

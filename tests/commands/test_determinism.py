@@ -77,7 +77,7 @@ def test_another_seed_gives_other_micrographs_in_every_file(simulated, three, tm
     other = fingerprint(generate(simulated, tmp_path / 'out', '--n-micrographs', '3', '--seed', '12'))
 
     same = {file for file in three if other[file] == three[file]}
-    assert same == {'calibration.json', 'outline.json', 'specimen/volume_01.mrc', 'specimen/mask_01.mrc'}
+    assert same == {'calibration.json', 'specimen/volume_01.mrc', 'specimen/mask_01.mrc'}
 
 
 def test_no_two_micrographs_of_a_run_are_alike(three):

@@ -49,9 +49,9 @@ def measure_flatness(contrast):
 def test_the_folder_holds_exactly_the_files_of_the_contract(run):
     _, out = run
     names = ['generated_00001', 'generated_00002']
-    expected = ['config.json', 'outline.json', 'manifest.json', 'calibration.json', 'micrographs.star', 'coordinates.txt',
-                'particles.star', 'particles_other.star', 'specimen/volume_01.mrc', 'specimen/mask_01.mrc',
-                'particles.mrcs', 'clean_particles.mrcs', 'clean_particles.star']
+    expected = ['config.json', 'outline.json', 'manifest.json', 'calibration.json', 'micrographs.star',
+                'coordinates.txt', 'particles.star', 'particles_other.star', 'specimen/volume_01.mrc',
+                'specimen/mask_01.mrc', 'particles.mrcs', 'clean_particles.mrcs', 'clean_particles.star']
     expected += [f'{kind}/{name}.{suffix}' for name in names for kind, suffix in (
         ('micrographs', 'mrc'), ('clean', 'mrc'), ('masks', 'mrc'), ('masks', 'png'), ('records', 'json'),
         ('coordinates', 'star'))]
