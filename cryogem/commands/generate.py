@@ -11,6 +11,7 @@ import torch
 
 from cryogem.commands.inputs import check_compiler, choose_device, read_maps
 from cryogem.commands.making import enter_output, make_dataset
+from cryogem.commands.memory import state_memory
 from cryogem.commands.planning import build_plan, cover_output, refine
 from cryogem.commands.priors import MEASURED, PriorRecipe, make_prior, take_off_ice
 from cryogem.commands.simulate import build_filtered_ensemble, build_protocol
@@ -69,8 +70,14 @@ def run(config: GenerateConfig, output: Path) -> None:
         protocol = build_protocol(settings, covering, ensemble.diameter)
         # the same seed must not repeat the specimens that a model was trained on
         protocol = dataclasses.replace(protocol, purpose=GENERATED)
+        state_memory(plan, covering, ensemble, config.workers, find_architecture(config.model))
         make_dataset(config, output, plan, dataset.calibration, ensemble, team, _build_stages,
                      (output, plan, config, protocol, covering, ensemble, device))
+
+
+def find_architecture(model: str) -> str:
+    """Return the architecture of a trained model, nothing for a noise model."""
+    return '' if model in NOISE_MODELS else str(read_card(Path(model)).get('architecture'))
 
 
 def check_model(model: str, calibration: Calibration, is_forced: bool = False) -> None:

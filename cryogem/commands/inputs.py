@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -27,14 +28,16 @@ logger = logging.getLogger(__name__)
 
 
 def choose_device(device: str) -> torch.device:
-    """Return the torch device of the setting `device`.
+    """Return the torch device of the setting `device`; ranks of torchrun share the GPUs of their computer.
 
     Raises
     ------
     ConfigError : a GPU is asked for that torch does not see.
     """
     if device == 'auto':
-        return torch.device('cuda' if torch.cuda.is_available() else 'cpu')
+        device = 'cuda' if torch.cuda.is_available() else 'cpu'
+    if device == 'cuda' and 'LOCAL_RANK' in os.environ and torch.cuda.is_available():
+        return torch.device('cuda', int(os.environ['LOCAL_RANK']) % torch.cuda.device_count())
     chosen = torch.device(device)
     if chosen.type == 'cuda' and (chosen.index or 0) >= torch.cuda.device_count():
         raise ConfigError(f'device {device!r} is not there: torch sees {torch.cuda.device_count()} GPUs; '

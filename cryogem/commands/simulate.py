@@ -18,6 +18,7 @@ from cryogem.commands.inputs import (
     read_views,
 )
 from cryogem.commands.making import describe_dataset, enter_output, make_dataset
+from cryogem.commands.memory import state_memory
 from cryogem.commands.planning import build_plan, cover_output, refine
 from cryogem.config import SimulateConfig
 from cryogem.dataset import layout
@@ -64,6 +65,7 @@ def run(config: SimulateConfig, output: Path) -> None:
         plan = build_plan('simulate', config, calibration, _BOX_DIAMETERS * ensemble.diameter, config.symmetry)
         covering = cover_output(calibration, plan)
         protocol = build_protocol(config, covering, ensemble.diameter)
+        state_memory(plan, covering, ensemble, config.workers)
         make_dataset(config, output, plan, calibration, ensemble, team, _build_stages,
                      (output, plan, protocol, covering, ensemble))
 

@@ -44,6 +44,11 @@ class Projector:
         self._frequencies = self._list_frequencies(volumes.device)
         self._is_compiled = is_compiled
 
+    @property
+    def n_bytes(self) -> int:
+        """Memory of the transforms."""
+        return self._transform.numel() * self._transform.element_size()
+
     def project(self, rotations: torch.Tensor, shifts_yx: torch.Tensor) -> torch.Tensor:
         """Project along z after rotation, then shift.
 
@@ -131,6 +136,11 @@ class ParticleProjector:
     def box_size(self) -> int:
         """Box of the projections, px."""
         return self._density.box_size
+
+    @property
+    def n_bytes(self) -> int:
+        """Memory of the transforms."""
+        return self._density.n_bytes + self._mask.n_bytes
 
     def project(self, rotations: torch.Tensor, shifts_yx: torch.Tensor) -> torch.Tensor:
         """Return (b, 2, n, n) density and mask, projected as by `Projector.project`."""
