@@ -1,11 +1,15 @@
 """Models go out of a project and into another, published ones too; evaluate compares generated sets with real ones."""
 
+import contextlib
+import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from unittest import mock
 
 from pyworkflow.object import RELATION_SOURCE, Pointer
 from pyworkflow.protocol import MODE_RESUME
@@ -16,6 +20,7 @@ from cryogem_scipion.protocols import (
     ProtCryogemEvaluate,
     ProtCryogemExportModel,
     ProtCryogemImportModel,
+    ProtCryogemSimulate,
     ProtCryogemTrain,
 )
 from cryogem_scipion.tests.data import makeSyntheticData
@@ -155,6 +160,26 @@ class TestCryogemModels(InProcess, ChainTest):
         self.assertTrue(protocol.isFailed())
         self.assertIn('is damaged or holds more than tensors', protocol.getErrorMessage())
         self.assertNotIn('exit status', protocol.getErrorMessage())
+
+    def test_every_protocol_shows_the_last_sentence_of_the_engine_and_nothing_else(self):
+        sentence = "volume 'a.mrc' is constant; give a map"
+
+        def fail(protocol, *args, **kwargs):
+            Path(protocol.getStderrLog()).write_text(f'Traceback: long\nERROR: {sentence}\n', encoding='utf-8')
+            raise subprocess.CalledProcessError(2, 'a very long command')
+
+        simulate = self.newProtocol(ProtCryogemSimulate, useGpu=False, particlesMean=5.0, particlesSd=1.0,
+                                    signalToNoise=0.1)
+        self.linkInput(simulate, 'inputVolumes', self.importVolume, 'outputVolume')
+        self.linkInput(simulate, 'inputMicrographs', self.importMics, 'outputMicrographs')
+        published = self.newProtocol(ProtCryogemImportModel, importFrom=1, checkpoint=self.published)
+        for protocol in (simulate, self.newTrain(), self.newGenerate('measured'), self.newEvaluate(self.generate),
+                         published):
+            printed = io.StringIO()
+            with mock.patch.object(type(protocol), 'runJob', fail), contextlib.redirect_stderr(printed), \
+                    self.assertRaisesRegex(RuntimeError, 'Protocol failed: ' + re.escape(sentence)):
+                self.launchProtocol(protocol)
+            self.assertNotIn('Traceback', printed.getvalue(), type(protocol))
 
     def test_what_is_imported_must_be_said_and_exist(self):
         for values, expected in (({}, '*Model folder* is empty'), ({'importFrom': 1}, '*Checkpoint* is empty'),
