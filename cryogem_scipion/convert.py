@@ -59,13 +59,16 @@ def listChoices(setting: dataclasses.Field) -> list[str]:
 def collectSettings(protocol, configClass: type[Config], keys: Iterable[str]) -> dict[str, Any]:
     """Return the values of the form by setting; what is empty in the form is left to the engine's default."""
     choices = {key_of(one): listChoices(one) for one in dataclasses.fields(configClass)}
+    lists = {key_of(one) for one in dataclasses.fields(configClass) if str(one.type).startswith('tuple[str')}
     values: dict[str, Any] = {}
     for key in keys:
         parts = [getattr(protocol, name).get() for name in getParamNames(key)]
         if all(part is None for part in parts):
             continue
+        if key in lists and not parts[0].split():
+            continue
         value: Any = parts[0] if len(parts) == 1 else parts
-        value = choices[key][value] if choices[key] else value
+        value = choices[key][value] if choices[key] else value.split() if key in lists else value
         if value != AS_DEFAULT:
             values[key] = value
     return values

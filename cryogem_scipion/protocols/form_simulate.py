@@ -47,6 +47,7 @@ class SimulateForm:
                            'and changes nothing.')
         self._addSetting(form, 'box_size', 'Box size (px)', allowsPointers=True, expertLevel=params.LEVEL_ADVANCED)
         self._addSetting(form, 'seed', 'Random seed', expertLevel=params.LEVEL_ADVANCED)
+        self._addFileParams(form)
 
     def _defineSpecimenParams(self, form):
         self._addSetting(form, 'particles_per_micrograph', 'Particles per micrograph', 'Mean', 'Standard deviation')

@@ -57,7 +57,8 @@ class ProtCryogemBase(EMProtocol):
             parent, labels = parent.addLine(labels[0], help=text, **kwargs), labels[1:]
             kwargs = {}
         for number, (name, label) in enumerate(zip(names, labels, strict=True)):
-            kind, options = _getParamKind(setting, default[number] if isinstance(default, tuple) else default)
+            part = default[number] if len(names) > 1 and default else default
+            kind, options = _getParamKind(setting, ' '.join(part) if isinstance(part, tuple) else part)
             parent.addParam(name, kind, label=label, help=text, **options, **kwargs)
 
     def _addSimulationParam(self, form, text: str, **kwargs) -> None:
@@ -185,7 +186,7 @@ def _getParamKind(setting: dataclasses.Field, default: Any) -> tuple[type, dict[
         return params.EnumParam, {'choices': shown, 'default': 0 if default is None else shown.index(default)}
     if isinstance(default, bool):
         return params.BooleanParam, {'default': default}
-    if str(setting.type) == 'str':
+    if str(setting.type) == 'str' or str(setting.type).startswith('tuple[str'):
         return params.StringParam, {'default': default}
     kind = params.IntParam if str(setting.type).startswith('int') else params.FloatParam
     return kind, {'default': default, 'allowsNull': default is None}

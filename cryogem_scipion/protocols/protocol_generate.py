@@ -11,7 +11,7 @@ from cryogem_scipion.constants import TRAINED_MODEL
 from cryogem_scipion.convert import computeDigest
 from cryogem_scipion.engine import tellInOneSentence
 from cryogem_scipion.protocols.protocol_base import LIBRARIES
-from cryogem_scipion.protocols.protocol_micrographs import ProtCryogemMicrographs
+from cryogem_scipion.protocols.protocol_micrographs import FILE_KEYS, ProtCryogemMicrographs
 from cryogem_scipion.protocols.protocol_simulate import SIMULATION
 from cryogem_scipion.protocols.protocol_train import ProtCryogemTrain
 
@@ -32,7 +32,7 @@ class ProtCryogemGenerate(ProtCryogemMicrographs):
     _label = 'generate'
     _prefix = 'generated'
     _configClass = GenerateConfig
-    _settingKeys = ('n_micrographs', 'particles', 'box_size', 'snr', 'dose', 'force', 'seed')
+    _settingKeys = ('n_micrographs', 'particles', 'box_size', 'snr', 'dose', 'force', 'seed', *FILE_KEYS)
 
     # --------------------------- DEFINE param functions ----------------------
     def _defineParams(self, form):
@@ -61,6 +61,7 @@ class ProtCryogemGenerate(ProtCryogemMicrographs):
                               'noise. All carry their true poses and CTFs.')
         self._addSetting(form, 'box_size', 'Box size (px)', allowsPointers=True, expertLevel=params.LEVEL_ADVANCED)
         self._addSetting(form, 'seed', 'Random seed', expertLevel=params.LEVEL_ADVANCED)
+        self._addFileParams(form)
         self._addParallel(form)
 
     # --------------------------- INSERT steps functions ----------------------

@@ -6,6 +6,7 @@ from typing import Any
 
 from pwem.objects import SetOfCoordinates, SetOfCTF, SetOfMicrographs, SetOfParticles
 from pyworkflow.object import Pointer, Set
+from pyworkflow.protocol import params
 
 from cryogem_scipion.convert import readManifest
 from cryogem_scipion.engine import CryogemJobError, runCryogem
@@ -19,6 +20,7 @@ PARTICLES, CLEAN_PARTICLES = 'outputParticles', 'outputCleanParticles'
 _STACKS = {PARTICLES: ('particles.mrcs', ('generated', 'both')),
            CLEAN_PARTICLES: ('clean_particles.mrcs', ('clean', 'both'))}
 _GROWING = (MICROGRAPHS, COORDINATES, CTFS)
+FILE_KEYS = ('output_sampling', 'pixel_type', 'formats')
 _INTERVAL = 5.0                             # seconds between two looks for finished micrographs
 _BATCH = 500                                # micrographs that are stored at once: bounds memory and locks
 
@@ -48,6 +50,17 @@ class ProtCryogemMicrographs(ProtCryogemBase):
         """Return the outputs of a run with the current parameters, by name."""
         missing = set(_STACKS) - set(self._getStacks())
         return {name: kind for name, kind in self._possibleOutputs.items() if name not in missing}
+
+    # --------------------------- DEFINE param functions ----------------------
+    def _addFileParams(self, form) -> None:
+        """Add what says which files are written and how: for experts."""
+        self._addSetting(form, 'output_sampling', 'Pixels of the output', expertLevel=params.LEVEL_ADVANCED,
+                         more='The outputs have this pixel size.')
+        self._addSetting(form, 'pixel_type', 'Type of pixels', expertLevel=params.LEVEL_ADVANCED,
+                         more='float16 halves the disk space, int8 takes a quarter of it.')
+        self._addSetting(form, 'formats', 'Files besides micrographs', expertLevel=params.LEVEL_ADVANCED,
+                         more='Names separated by blanks. Viewers show clean and masks; with none a large run takes a '
+                              'fraction of the disk space.')
 
     # --------------------------- STEPS functions -----------------------------
     def _runMaker(self, command: str, values: dict[str, Any], inputs: str) -> None:

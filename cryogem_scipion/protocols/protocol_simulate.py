@@ -27,7 +27,7 @@ from cryogem_scipion.engine import tellInOneSentence
 from cryogem_scipion.objects import CryogemSimulation
 from cryogem_scipion.protocols.form_simulate import SimulateForm
 from cryogem_scipion.protocols.protocol_base import LIBRARIES
-from cryogem_scipion.protocols.protocol_micrographs import ProtCryogemMicrographs
+from cryogem_scipion.protocols.protocol_micrographs import FILE_KEYS, ProtCryogemMicrographs
 
 SIMULATION = 'outputSimulation'
 _FEW_PICKS = 100
@@ -51,7 +51,8 @@ class ProtCryogemSimulate(SimulateForm, ProtCryogemMicrographs):
     _settingKeys = ('n_micrographs', 'particles', 'box_size', 'particles_per_micrograph', 'signal_to_noise',
                     'minimum_distance', 'allowed_overlap', 'clustering', 'symmetry', 'preferred_view', 'view_spread',
                     'ice_thickness', 'ice_tilt', 'defocus_error', 'particle_diameter', 'mask_threshold', 'low_pass',
-                    'defocus_range', 'astigmatism', 'phase_shift', 'b_factor', 'working_pixel_size', 'seed')
+                    'defocus_range', 'astigmatism', 'phase_shift', 'b_factor', 'working_pixel_size', 'seed',
+                    *FILE_KEYS)
 
     # --------------------------- DEFINE param functions ----------------------
     def _defineParams(self, form):

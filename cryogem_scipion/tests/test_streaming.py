@@ -20,6 +20,7 @@ from pyworkflow.protocol import MODE_RESUME, params
 from pyworkflow.tests import BaseTest, setupTestProject
 
 from cryogem.io.files import read_json, write_json
+from cryogem.io.star import read_tables
 from cryogem.records import Ctf, Micrograph, Particle
 from cryogem_scipion.engine import CryogemJobError
 from cryogem_scipion.protocols import ProtCryogemGenerate, protocol_micrographs
@@ -226,6 +227,25 @@ class TestCryogemStreaming(InProcess, ChainTest):
         self.assertFalse(hasattr(protocol, 'outputParticles'))
         related = self.getRelated(protocol, RELATION_SOURCE)
         self.assertEqual([child for _, child in related if child == 'outputParticles'], [])
+
+    @slow
+    def test_output_in_the_pixels_of_the_real_micrographs_is_registered_as_such(self):
+        coarse = self.runSimulate(nMicrographs=1, workingPixelSize=8.0)
+        protocol = self.newRun(1, particles=2, outputSampling=1, pixelType=1, formats='none')
+        self.linkInput(protocol, 'inputSimulation', coarse, 'outputSimulation')
+        self.launchProtocol(protocol)
+        self.checkOutputs(protocol, 1)
+        real, mics = self.importMics.outputMicrographs, protocol.outputMicrographs
+        self.assertEqual(coarse.outputMicrographs.getSamplingRate(), 8.0)
+        self.assertEqual((mics.getSamplingRate(), mics.getDim()), (real.getSamplingRate(), real.getDim()))
+        self.assertEqual(mrcfile.read(mics.getFirstItem().getFileName()).dtype, np.float16)
+        self.assertEqual(os.path.exists(os.path.join(protocol.getOutputFolder(), 'coordinates.txt')), False)
+        particles, folder = protocol.outputParticles, protocol.getOutputFolder()
+        table = read_tables(Path(folder, 'particles.star'))
+        self.assertEqual(particles.getSamplingRate(), float(table['optics']['rlnImagePixelSize'].iloc[0]))
+        self.assertEqual([one.getCoordinate().getPosition() for one in particles],
+                         list(zip(table['particles']['rlnCoordinateX'], table['particles']['rlnCoordinateY'],
+                                  strict=True)))
 
     @slow
     def test_after_stop_and_after_kill_continue_ends_as_an_uninterrupted_run(self):
