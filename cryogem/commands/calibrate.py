@@ -9,10 +9,11 @@ from cryogem.commands.inputs import find_pixel_size, read_real_micrographs
 from cryogem.config import CalibrateConfig, MicroscopeConfig, describe_run
 from cryogem.dataset import layout
 from cryogem.dataset.writer import check_empty
+from cryogem.evaluation.calibration_report import write_calibration_report
 from cryogem.imaging.calibration import Calibration, RealMicrograph
 from cryogem.imaging.ctf_fit import fit_ctf
 from cryogem.imaging.grey import find_good_region, measure_grey_scale
-from cryogem.imaging.measurement import calibrate
+from cryogem.imaging.measurement import Inspection, inspect
 from cryogem.imaging.resampling import choose_working_pixel_size
 from cryogem.io.files import make_folder, write_json
 from cryogem.progress import Progress
@@ -22,17 +23,20 @@ logger = logging.getLogger(__name__)
 
 
 def run(config: CalibrateConfig, output: Path) -> None:
-    """Measure the micrographs and write calibration.json."""
+    """Measure the micrographs; write calibration.json and, in the folder calibration, a report with pictures."""
     check_empty(output)
-    calibration = measure(config, config.particle_diameter)
+    calibration, seen = measure(config, config.particle_diameter)
     make_folder(output)
     write_json(output / layout.CALIBRATION, calibration.to_json())
+    write_calibration_report(output, calibration, seen)
     write_json(output / layout.CONFIG, describe_run('calibrate', config))
     logger.info('calibration of %d micrographs: %s', len(calibration.micrographs), output / layout.CALIBRATION)
 
 
-def measure(config: MicroscopeConfig, particle_diameter: float | None) -> Calibration:
-    """Read the real micrographs at the working pixel size and measure them.
+def measure(
+    config: MicroscopeConfig, particle_diameter: float | None
+) -> tuple[Calibration, list[Inspection]]:
+    """Read the real micrographs at the working pixel size and measure them; return also what was seen on each.
 
     Parameters
     ----------
@@ -47,14 +51,14 @@ def measure(config: MicroscopeConfig, particle_diameter: float | None) -> Calibr
     if not config.ctfs:
         micrographs = estimate_ctfs(micrographs, working, config)
     shapes = [one.original_shape for one in micrographs]
-    calibration = dataclasses.replace(
-        calibrate(micrographs, working, particle_diameter), original_pixel_size=pixel_size,
-        original_shape=max(shapes, key=shapes.count))
+    calibration, seen = inspect(micrographs, working, particle_diameter)
+    calibration = dataclasses.replace(calibration, original_pixel_size=pixel_size,
+                                      original_shape=max(shapes, key=shapes.count))
     logger.info('%d real micrographs of %d x %d px at %.3g Å/px', len(micrographs), calibration.shape[1],
                 calibration.shape[0], working)
     if calibration.particles_per_frame is not None:
         logger.info('picked particles per micrograph: %.1f ± %.1f', *calibration.particles_per_frame)
-    return calibration
+    return calibration, seen
 
 
 def estimate_ctfs(

@@ -28,10 +28,11 @@ from cryogem.dataset.reader import read_calibration
 from cryogem.dataset.team import Team, join_team
 from cryogem.dataset.writer import claim_calibration, start_dataset, write_micrograph
 from cryogem.errors import ConfigError, InputError
+from cryogem.evaluation.calibration_report import write_calibration_report
 from cryogem.imaging.calibration import Calibration, measure_frame_power
 from cryogem.imaging.exposure import Exposure, Protocol, add_ice, draw_record, draw_record_at, expose
 from cryogem.imaging.grey import GreyScale
-from cryogem.imaging.measurement import with_signal
+from cryogem.imaging.measurement import Inspection, with_signal
 from cryogem.imaging.picks import estimate_count
 from cryogem.imaging.signal import SignalMeasurement, average_signals, measure_signal
 from cryogem.imaging.signal_fit import SignalFit, fit_signal
@@ -198,7 +199,8 @@ def _agree_on_calibration(
     config: SimulateConfig, output: Path, maps: list[PreparedVolume], weights: list[float], team: Team
 ) -> Calibration:
     """Return the calibration with its signal; of several processes that make one dataset, all get the same."""
-    calibration = _obtain_calibration(config, output, maps, config.continue_ or team.is_shared or not team.is_first)
+    calibration, seen = _obtain_calibration(
+        config, output, maps, config.continue_ or team.is_shared or not team.is_first)
     if calibration.signal_scale is None:
         volumes = [bring_to_pixel_size(one, calibration.pixel_size) for one in maps]
         protocol = build_protocol(config, calibration, max(one.diameter for one in volumes))
@@ -207,25 +209,29 @@ def _agree_on_calibration(
         return calibration
     build_protocol(config, calibration, max(one.diameter for one in maps))     # what cannot be made starts no folder
     start_dataset(output, describe_dataset('simulate', config))
-    return claim_calibration(output, calibration)
+    claimed = claim_calibration(output, calibration)
+    if not (output / layout.CALIBRATION_REPORT).exists():
+        write_calibration_report(output, claimed, seen)
+    return claimed
 
 
 def _obtain_calibration(
     config: SimulateConfig, output: Path, maps: list[PreparedVolume], is_there: bool
-) -> Calibration:
-    """Return the calibration of this folder where it may hold one, of the folder that was given, or a new one."""
+) -> tuple[Calibration, list[Inspection]]:
+    """Return the calibration of this folder, where it may hold one, of the one that was given, or a new one; and what
+    was seen for it."""
     if is_there and (output / layout.CALIBRATION).exists():
-        return read_calibration(output, 'output')
+        return read_calibration(output, 'output'), []
     diameter = config.particle_diameter or max(one.diameter for one in maps)
     given = read_calibration(Path(config.calibration), 'calibration') if config.calibration else None
     _check_sampling(diameter, given.pixel_size if given else config.working_pixel_size or find_pixel_size(
         config.micrographs, config.pixel_size))
-    calibration = given or measure(config, diameter)
+    calibration, seen = (given, []) if given else measure(config, diameter)
     frame = min(calibration.shape) * calibration.pixel_size
     if frame < 2 * diameter:
         raise InputError(f'micrographs are {frame:.0f} Å wide and the map holds a particle of {diameter:.0f} Å; '
                          'check the pixel sizes of both')
-    return calibration
+    return calibration, seen
 
 
 def _check_sampling(diameter: float, pixel_size: float) -> None:

@@ -21,6 +21,8 @@ MICROGRAPHS_STAR, PARTICLES_STAR, OTHERS_STAR = 'micrographs.star', 'particles.s
 COORDINATES_TEXT, INSTANCES = 'coordinates.txt', 'instances.json'
 POSES_PICKLE, CTF_PICKLE = 'poses.pkl', 'ctf.pkl'
 STACK, CLEAN_STACK, CLEAN_PARTICLES_STAR = 'particles.mrcs', 'clean_particles.mrcs', 'clean_particles.star'
+CALIBRATION_REPORT = 'calibration/report.html'           # what was measured, for people, beside calibration.json
+CALIBRATION_CURVES, CALIBRATION_SHEET = 'calibration/curves.png', 'calibration/micrographs.png'
 FOLDERS = ('micrographs', 'clean', 'masks', 'records', 'coordinates', 'boxes', 'specimen')
 
 
@@ -74,6 +76,11 @@ def list_paths(folder: Path, name: str) -> Iterator[Path]:
     for path in (record_path, micrograph_path, clean_path, instance_mask_path, semantic_mask_path, instances_path,
                  coordinates_path, eman_boxes_path, cryolo_boxes_path):
         yield path(folder, name)
+
+
+def outlier_path(folder: Path, name: str) -> Path:
+    """Return where the picture of what is left out of a real micrograph lies: 255 on carbon, crystals, dirt."""
+    return folder / 'calibration' / 'masks' / f'{name}.png'
 
 
 def volume_path(folder: Path, index: int) -> Path:

@@ -3,6 +3,7 @@
 import numpy as np
 
 from cryogem.imaging.calibration import Calibration
+from cryogem.imaging.ice import render_ice
 from cryogem.imaging.noise import filter_noise
 from cryogem.imaging.noise_fit import evaluate_gain, square_ctf
 from cryogem.imaging.spectrum import N_SHELLS, spread_shells
@@ -15,7 +16,8 @@ def draw_background(
     """Draw the measured noise of a record.
 
     The spectrum is that of the set with level and slope of the record's real micrograph, and with the record's own
-    CTF: elliptical rings where it is astigmatic.
+    CTF: elliptical rings where it is astigmatic. Skewness, and on whole frames the map of the noise's strength, are
+    those of the real micrograph, too.
 
     Parameters
     ----------
@@ -25,7 +27,23 @@ def draw_background(
     -------
     (h, w) float32, zero mean, contrast units.
     """
-    return filter_noise(np.sqrt(evaluate_background_power(record, calibration, shape)), shape, rng)
+    field = filter_noise(np.sqrt(evaluate_background_power(record, calibration, shape)), shape, rng)
+    real = calibration.micrographs[record.source]
+    field = _skew(field, real.noise_skewness)
+    if real.noise_map and tuple(shape) == tuple(record.shape):
+        # thick ice and thin ice of the real micrograph; where a crop lies in it is not known
+        relative = np.exp(render_ice(np.array(real.noise_map), shape, record.ice_flips))
+        field *= relative / np.sqrt((relative ** 2).mean())
+    return field
+
+
+def _skew(field: np.ndarray, skewness: float) -> np.ndarray:
+    """Give a Gaussian field rare bright pixels, as counting has; its variance and nearly its spectrum stay."""
+    sd = float(field.std())
+    if not skewness or not sd:
+        return field
+    bent = field + skewness / 6 * (field ** 2 / sd - sd)
+    return (bent * (sd / bent.std())).astype(np.float32)
 
 
 def evaluate_background_power(record: Micrograph, calibration: Calibration, shape: tuple[int, ...]) -> np.ndarray:

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-ORDER = 6                                   # cosines per axis: features down to a third of the frame
-_LARGEST_GRID = 128                         # px per axis to which a frame is averaged before the fit
+ORDER, NOISE_ORDER = 6, 4                   # cosines per axis of background and noise: of the frame a third at least
+_LARGEST_GRID, _NOISE_GRID = 128, 32        # blocks per axis to which a frame is averaged before the fit
 
 
 def fit_ice(contrast: np.ndarray, is_background: np.ndarray, order: int = ORDER) -> np.ndarray:
@@ -20,7 +20,28 @@ def fit_ice(contrast: np.ndarray, is_background: np.ndarray, order: int = ORDER)
     -------
     (order, order) float64 cosine coefficients, contrast units, without the constant term.
     """
-    values, weights = average_blocks(contrast, is_background, [min(n, _LARGEST_GRID) for n in contrast.shape])
+    return _fit_cosines(*average_blocks(contrast, is_background, [min(n, _LARGEST_GRID) for n in contrast.shape]),
+                        order)
+
+
+def fit_noise_map(contrast: np.ndarray, is_background: np.ndarray, order: int = NOISE_ORDER) -> np.ndarray:
+    """Fit how the noise grows and fades over a frame with the thickness of the ice, particles masked out.
+
+    The variance of differences of neighbouring pixels, which holds noise alone, is averaged over blocks.
+
+    Returns
+    -------
+    (order, order) float64 cosine coefficients of the logarithm of the noise's sd, without the constant term.
+    """
+    differences = np.zeros_like(contrast)
+    differences[:, 1:] = (contrast[:, 1:] - contrast[:, :-1]) ** 2 / 2
+    variance, counts = average_blocks(differences, is_background, [min(n, _NOISE_GRID) for n in contrast.shape])
+    typical = max(float(np.average(variance, weights=counts)), 1e-12) if counts.any() else 1.0
+    return _fit_cosines(np.log(np.maximum(variance, 0.1 * typical) / typical) / 2, counts, order)
+
+
+def _fit_cosines(values: np.ndarray, weights: np.ndarray, order: int) -> np.ndarray:
+    """Fit (a, b) values by weighted least squares: (order, order) cosine coefficients without the constant term."""
     bases = [_cosines(length, order) for length in values.shape]
     design = np.einsum('yi,xj->yxij', *bases).reshape(values.size, -1)
     weighted = design * np.sqrt(weights.ravel())[:, None]

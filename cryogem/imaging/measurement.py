@@ -10,7 +10,7 @@ import numpy as np
 from cryogem.errors import InputError
 from cryogem.imaging.calibration import Calibration, MicrographCalibration, RealMicrograph, measure_frame_power
 from cryogem.imaging.grey import GreyScale, find_good_region, measure_defects, measure_grey_scale
-from cryogem.imaging.ice import fit_ice, render_ice
+from cryogem.imaging.ice import fit_ice, fit_noise_map, render_ice
 from cryogem.imaging.noise_fit import NoiseModel, fit_noise
 from cryogem.imaging.outliers import find_outliers
 from cryogem.imaging.picks import (
@@ -31,6 +31,7 @@ logger = logging.getLogger(__name__)
 _CLEAR_OF_PICKS = 0.6                       # diameters around a pick that are no background: people click off centre
 _LEAST_BACKGROUND = 0.1                     # share of a frame from which its background has a spectrum of its own
 _LEAST_NOISE = 0.1                          # share of the total power that is noise at least
+_OUTLYING = 6.0                             # sd beyond which a pixel does not count for the skewness
 _ROUNDS = 2                                 # of ice and dirt, each fitted without the other
 
 
@@ -137,8 +138,18 @@ def _measure_micrograph(
         real.name, scale.mean, scale.sd, len(centers_yx), tuple(map(tuple, ice.tolist())), tuple(total.tolist()),
         background, background, ctf=real.ctf, shape=(contrast.shape[0], contrast.shape[1]),
         picks_yx=tuple((float(y), float(x)) for y, x in centers_yx), signal=signal,
-        defects=measure_defects(real.image), outlier_share=float(is_outlier.mean()))
+        defects=measure_defects(real.image), outlier_share=float(is_outlier.mean()),
+        noise_map=tuple(map(tuple, fit_noise_map(flat, _or_else(is_free & is_good, is_good)).tolist())),
+        noise_skewness=_measure_skewness(flat[_or_else(is_free & is_good, is_good)]))
     return found, Inspection(real.name, contrast, render_ice(ice, contrast.shape), is_outlier, centers_yx)
+
+
+def _measure_skewness(values: np.ndarray) -> float:
+    """Return the skewness of pixels, outlying ones left out."""
+    deviations = values - values.mean()
+    sd = float(deviations.std()) or 1.0
+    kept = deviations[np.abs(deviations) < _OUTLYING * sd] / sd
+    return float((kept ** 3).mean(dtype=np.float64))
 
 
 def _measure_background(

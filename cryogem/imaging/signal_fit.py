@@ -14,7 +14,8 @@ _KNOTS = np.array([2, 4, 6, 9, 13, 18, 24, 32, 44, 60, 80, 110])    # shells bet
 _SHELLS = np.arange(N_SHELLS)
 _USED = slice(1, 111)                       # beyond it noise is all
 _LAST_FREE_KNOT = 44                        # beyond it the gain may not grow: a map without detail must not be blown up
-_MODEL_ERROR = 0.1                          # share of the signal by which few poses and a foreign map may be wrong
+_POWER_ERROR = 0.3                          # share of the excess power that may be wrong: unmarked particles lower it
+_MEAN_ERROR = 0.05                          # share of the mean particle that may be wrong, for views and maps differ
 _TIE = 0.3                                  # sd of the logarithm of the gain between neighbouring knots
 _LARGEST_OWN = 1.5                          # factor by which a micrograph may differ from its set
 _LARGEST_PICK_ERROR = 0.25                  # particle diameters, sd on each axis
@@ -115,8 +116,8 @@ def _pool(
     powers, amplitudes = [], []
     for one, other, weight in pairs:
         excess, mean = np.asarray(other.excess_power), np.asarray(other.mean_particle)
-        power_variance = np.asarray(one.excess_error) ** 2 + (2 * _MODEL_ERROR * gain ** 2 * excess) ** 2
-        mean_variance = np.asarray(one.mean_error) ** 2 + (_MODEL_ERROR * gain * blur_picks(pick_error) * mean) ** 2
+        power_variance = np.asarray(one.excess_error) ** 2 + (_POWER_ERROR * gain ** 2 * excess) ** 2
+        mean_variance = np.asarray(one.mean_error) ** 2 + (_MEAN_ERROR * gain * blur_picks(pick_error) * mean) ** 2
         powers.append(weight * _weigh(np.asarray(one.excess_power), excess, power_variance))
         amplitudes.append(weight * _weigh(np.asarray(one.mean_particle), mean, mean_variance))
     return _Pooled(*_divide(np.sum(powers, axis=0)), *_divide(np.sum(amplitudes, axis=0)))
@@ -189,10 +190,10 @@ def _collect_own(
 ) -> np.ndarray:
     """Return the sums (2,) from which a micrograph's squared amplitude is had: excess power and mean particle."""
     excess = gain ** 2 * np.asarray(other.excess_power)
-    variance = np.asarray(one.excess_error) ** 2 + (2 * _MODEL_ERROR * scale ** 2 * excess) ** 2
+    variance = np.asarray(one.excess_error) ** 2 + (_POWER_ERROR * scale ** 2 * excess) ** 2
     sums = _weigh(np.asarray(one.excess_power), excess, variance)[:, _USED].sum(axis=1)
     mean = gain * blur_picks(pick_error) * np.asarray(other.mean_particle)
-    variance = np.asarray(one.mean_error) ** 2 + (_MODEL_ERROR * scale * mean) ** 2
+    variance = np.asarray(one.mean_error) ** 2 + (_MEAN_ERROR * scale * mean) ** 2
     found, error = _divide(_weigh(np.asarray(one.mean_particle), mean, variance)[:, _USED].sum(axis=1))
     amplitude = max(float(found), 0.0)
     weight = 1 / max(2 * scale * float(error), 1e-30) ** 2
@@ -239,7 +240,7 @@ def _fit_b_factor(pooled: _Pooled, scale: float, pixel_size: float) -> tuple[flo
     """Fit ``gain = c · exp(-B f² / 4)`` to the power gain; return B and its standard error, Å²."""
     squared = (_SHELLS / N_SHELLS / (2 * pixel_size))[_FALL_OFF] ** 2
     power = pooled.power_gain[_FALL_OFF] / scale ** 2
-    errors = np.hypot(pooled.power_error[_FALL_OFF] / scale ** 2, _MODEL_ERROR * np.clip(power, 0, 1))
+    errors = np.hypot(pooled.power_error[_FALL_OFF] / scale ** 2, _POWER_ERROR / 2 * np.clip(power, 0, 1))
     unit = 1 / squared[-1]                          # Å², so that both unknowns are of order one
 
     def compute_residuals(values: np.ndarray) -> np.ndarray:

@@ -12,6 +12,7 @@ from PIL import Image
 from cryogem.__main__ import main
 from cryogem.commands.inputs import read_ctfs
 from cryogem.config import CalibrateConfig
+from tests.commands.experiment import list_files
 
 
 def calibrate(output, *arguments):
@@ -24,8 +25,10 @@ def read_real(real_set):
     return [mrcfile.read(path) for path in sorted((real_set.folder / 'micrographs').iterdir())]
 
 
-def test_the_folder_holds_calibration_and_config(calibrated):
-    assert sorted(one.name for one in calibrated.iterdir()) == ['calibration.json', 'config.json']
+def test_the_folder_holds_calibration_config_and_report(calibrated, real_set):
+    expected = ['calibration.json', 'config.json', 'calibration/report.html', 'calibration/curves.png',
+                'calibration/micrographs.png', *(f'calibration/masks/{name}.png' for name in real_set.names)]
+    assert list_files(calibrated) == sorted(expected)
     assert json.loads((calibrated / 'config.json').read_text())['command'] == 'calibrate'
 
 
@@ -100,6 +103,50 @@ def test_micrographs_of_every_kind_give_the_same_calibration(kind, real_set, cal
         assert one['grey_mean'] + shift == pytest.approx(other['grey_mean'], abs=1)
         np.testing.assert_allclose(one['background_power'][2:], other['background_power'][2:], rtol=0.05,
                                    atol=0.01)
+
+
+def test_dead_edges_empty_frames_and_grey_levels_are_reported(real_set, tmp_path):
+    for path in (real_set.folder / 'micrographs').iterdir():
+        image = mrcfile.read(path).round().copy()
+        image[:5] = 0
+        with mrcfile.new(tmp_path / path.name) as file:
+            file.set_data(image.astype(np.int16))
+    values = calibrate(tmp_path / 'out', '--micrographs', tmp_path / '*.mrc', '--coordinates',
+                       real_set.folder / 'coordinates' / 'mic_2.star', '--ctfs', real_set.ctfs, '--pixel-size', '5',
+                       '--particle-diameter', '120')
+
+    assert all(one['defects']['dead_rows'] == 5 for one in values['micrographs'])
+    assert all(50 < one['defects']['n_levels'] < 256 for one in values['micrographs'])
+    assert values['summary']['empty_share'] == pytest.approx(2 / 3)
+    assert values['summary']['dead_rows']['mean'] == 5
+    assert values['summary']['grey_sd']['mean'] == pytest.approx(15, rel=0.4)
+
+
+def test_files_beyond_the_working_nyquist_frequency_are_measured_at_their_own_pixel_size(real_set, tmp_path):
+    values = calibrate(tmp_path / 'out', '--micrographs', real_set.micrographs, '--pixel-size', '2.5',
+                       '--working-pixel-size', '5', '--ctfs', real_set.ctfs, '--particle-diameter', '60')
+    image, power = read_real(real_set)[0], np.array(values['original_power'])
+
+    assert (values['pixel_size'], values['original_pixel_size']) == (5, 2.5)
+    # the upper half of the spectrum is what binning threw away; its level is that of the differences of pixels
+    window = np.hanning(256)
+    spectrum = np.abs(np.fft.rfft2((image[:, :256] - image.mean()) * np.outer(window, window))) ** 2
+    radius = np.hypot(np.fft.fftfreq(256)[:, None], np.fft.rfftfreq(256))
+    level = spectrum[(radius > 0.3) & (radius < 0.5)].mean() / (np.outer(window, window) ** 2).sum()
+    sd = values['micrographs'][0]['grey_sd']
+    assert power[80:127].mean() == pytest.approx(level / sd ** 2, rel=0.25)
+
+
+def test_shifted_coordinates_are_told_by_how_much(real_set, tmp_path, capsys):
+    for name, centers in real_set.centers_yx.items():
+        rows = ''.join(f'{x - 6:.2f},{y + 3:.2f}\n' for y, x in centers)
+        (tmp_path / f'{name}.csv').write_text(f'x,y\n{rows}')
+    values = calibrate(tmp_path / 'out', '--micrographs', real_set.micrographs, '--coordinates', tmp_path / '*.csv',
+                       '--ctfs', real_set.ctfs, '--particle-diameter', '120')
+
+    assert 'WARNING: coordinates miss the middle of the particles' in capsys.readouterr().out
+    y, x = values['picks']['shift_yx']
+    assert (y, x) == pytest.approx((-3, 6), abs=1.5)
 
 
 @pytest.mark.parametrize('form', ['x,y', 'x_coord,y_coord', 'X-Coordinate,Y-Coordinate'])

@@ -17,6 +17,8 @@ PER_MICROGRAPH = ['micrographs/{}.mrc', 'clean/{}.mrc', 'masks/{}.mrc', 'masks/{
                   'coordinates/{}.star']
 PER_RUN = ['config.json', 'outline.json', 'manifest.json', 'calibration.json', 'micrographs.star', 'coordinates.txt',
            'particles.star', 'particles_other.star', 'specimen/volume_01.mrc', 'specimen/mask_01.mrc']
+REPORT = ['calibration/report.html', 'calibration/curves.png', 'calibration/micrographs.png',
+          *(f'calibration/masks/mic_{i}.png' for i in (1, 2, 3))]
 STACKS = ['particles.mrcs', 'clean_particles.mrcs', 'clean_particles.star']
 CTF_COLUMNS = {'rlnDefocusU', 'rlnDefocusV', 'rlnDefocusAngle', 'rlnPhaseShift'}
 PARTICLE_COLUMNS = CTF_COLUMNS | {
@@ -28,7 +30,7 @@ PARTICLE_TABLES = ['particles.star', 'particles_other.star', 'clean_particles.st
 
 
 def test_the_folder_holds_exactly_the_files_of_the_contract(simulated):
-    expected = PER_RUN + STACKS + [form.format(name) for name in NAMES for form in PER_MICROGRAPH]
+    expected = PER_RUN + REPORT + STACKS + [form.format(name) for name in NAMES for form in PER_MICROGRAPH]
 
     assert list_files(simulated) == sorted(expected)
 
@@ -37,7 +39,7 @@ def test_without_particle_stacks_none_are_written(simulated, tmp_path, real_set)
     out = tmp_path / 'out'
     assert main(real_set.simulate(out, '--n-micrographs', '1')) == 0
 
-    assert list_files(out) == sorted(PER_RUN + [form.format(NAMES[0]) for form in PER_MICROGRAPH])
+    assert list_files(out) == sorted(PER_RUN + REPORT + [form.format(NAMES[0]) for form in PER_MICROGRAPH])
     assert 'rlnImageName' not in read_particles(out / 'particles.star')
 
 

@@ -1,0 +1,198 @@
+"""The calibration as people read it: curves, pictures of the real micrographs, and one HTML page."""
+
+import base64
+import html
+import io
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from cryogem.dataset import layout
+from cryogem.evaluation.calibration_curves import draw_curves
+from cryogem.imaging.calibration import Calibration, summarise
+from cryogem.imaging.ice import render_ice
+from cryogem.imaging.measurement import Inspection
+from cryogem.io.files import make_folder, replace_when_done, write_text
+
+_SIDE = 420                                 # px of one picture of the sheet
+_SHOWN = 4                                  # micrographs on the sheet: the odd ones first
+_GAP, _CAPTION = 8, 18                      # px
+_PICK, _OUTLIER = (255, 210, 0), (255, 60, 60)
+_LIMIT = 3.0                                # contrast units mapped to black and white
+_STYLE = ('body{font:15px sans-serif;max-width:1300px;margin:2em auto;padding:0 1em}table{border-collapse:collapse}'
+          'td,th{border:1px solid #bbb;padding:3px 9px;text-align:right}td:first-child,th:first-child{text-align:left}'
+          'img{max-width:100%}.odd{background:#fff0d8}')
+
+
+def write_calibration_report(folder: Path, calibration: Calibration, seen: Sequence[Inspection]) -> None:
+    """Write masks, curves, the sheet of micrographs and the page into `folder`/calibration.
+
+    Parameters
+    ----------
+    seen : the real micrographs; empty where the calibration was measured earlier, then there are no pictures of them.
+    """
+    make_folder((folder / layout.CALIBRATION_REPORT).parent)
+    pictures = {layout.CALIBRATION_CURVES: draw_curves(calibration, seen)}
+    if seen:
+        make_folder(layout.outlier_path(folder, seen[0].name).parent)
+        for one in seen:
+            _save(layout.outlier_path(folder, one.name), Image.fromarray(one.is_outlier.astype(np.uint8) * 255))
+        pictures[layout.CALIBRATION_SHEET] = draw_sheet(calibration, seen)
+    for name, picture in pictures.items():
+        _save(folder / name, picture)
+    write_text(folder / layout.CALIBRATION_REPORT, format_page(calibration, list(pictures.values())))
+
+
+def draw_sheet(calibration: Calibration, seen: Sequence[Inspection]) -> Image.Image:
+    """Return a few micrographs with their picks and outliers, their background and the map of their noise."""
+    measured = {one.name: one for one in calibration.micrographs}
+    chosen = sorted(seen, key=lambda one: measured[one.name].weight)[:_SHOWN]
+    diameter_px = calibration.particle_diameter / calibration.pixel_size
+    rows = []
+    for one in chosen:
+        noise_map = np.array(measured[one.name].noise_map or ((0.0,),))
+        noise = render_ice(noise_map, one.contrast.shape)
+        rows.append([
+            _frame(f'{one.name}: picks, and in red what is left out', _draw_micrograph(one, diameter_px)),
+            _frame('background, -1 to 1 contrast units', _draw_grey(one.ice, 1.0)),
+            _frame('noise, 20 % weaker (black) to stronger (white)', _draw_grey(noise, math.log(1.2)))])
+    width = max(sum(one.width + _GAP for one in row) for row in rows) + _GAP
+    sheet = Image.new('RGB', (width, sum(row[0].height + _GAP for row in rows) + _GAP), 'white')
+    top = _GAP
+    for row in rows:
+        left = _GAP
+        for picture in row:
+            sheet.paste(picture, (left, top))
+            left += picture.width + _GAP
+        top += row[0].height + _GAP
+    return sheet
+
+
+def format_page(calibration: Calibration, pictures: Sequence[Image.Image]) -> str:
+    """Return one HTML page that needs no other file."""
+    images = ''.join(f'<p><img alt="" src="data:image/png;base64,{_encode(one)}"></p>' for one in pictures)
+    rows = ''.join(f'<tr><td>{html.escape(name)}</td><td>{html.escape(value)}</td></tr>'
+                   for name, value in list_numbers(calibration))
+    return (f'<!DOCTYPE html><html><head><meta charset="utf-8"><title>Calibration</title><style>{_STYLE}</style></head>'
+            f'<body><h1>Calibration of {len(calibration.micrographs)} micrographs</h1>'
+            f'<table>{rows}</table>{_format_warnings(calibration)}{images}<h2>Micrographs</h2>'
+            f'{_format_micrographs(calibration)}</body></html>\n')
+
+
+def list_numbers(calibration: Calibration) -> list[tuple[str, str]]:
+    """Return what was measured on the set, as names and values with units."""
+    summary = summarise(calibration)
+    numbers = [
+        ('pixel size', f'{calibration.pixel_size:.3g} Å/px' + (
+            f', of the files {calibration.original_pixel_size:.3g} Å/px' if calibration.original_pixel_size else '')),
+        ('frame', f'{calibration.shape[1]} x {calibration.shape[0]} px'),
+        ('particle diameter', f'{calibration.particle_diameter:.0f} Å'),
+        ('grey mean, sd', f'{_format_spread(summary["grey_mean"])}; {_format_spread(summary["grey_sd"])}'),
+        ('hot pixels', _format_spread(summary['hot_pixel_share'], 100, ' %')),
+        ('dead rows, columns', f'{_format_spread(summary["dead_rows"])}; {_format_spread(summary["dead_columns"])}'),
+        ('carbon, crystals, dirt', _format_spread(summary['outlier_share'], 100, ' % of the area')),
+        ('defocus', _format_spread(summary['defocus'], 1e-4, ' µm')),
+        ('noise variance with brightness', f'{calibration.variance_slope:+.2g} per contrast unit (logarithm)')]
+    if calibration.particles_per_frame is not None:
+        mean, sd = calibration.particles_per_frame
+        numbers += [('particles per frame', f'{mean:.1f} ± {sd:.1f}'),
+                    ('frames without picks', f'{summary["empty_share"]:.0%}')]
+    if calibration.neighbour_distances is not None:
+        numbers.append(('nearest neighbours kept apart', f'{calibration.neighbour_distances[0]:.0f} to '
+                        f'{calibration.neighbour_distances[-1]:.0f} Å, {calibration.clustering or 0:.0%} in clusters'))
+    if calibration.picks is not None:
+        y, x = (one * calibration.pixel_size for one in calibration.picks.shift_yx)
+        numbers.append(('mean shift of the picks (x, y)', f'{x:+.1f}, {y:+.1f} Å ± '
+                        f'{calibration.picks.shift_error * calibration.pixel_size:.1f} Å'))
+    return numbers + _list_signal(calibration)
+
+
+def _list_signal(calibration: Calibration) -> list[tuple[str, str]]:
+    if calibration.signal_scale is None:
+        return []
+    quality = calibration.signal
+    if quality is None:
+        return [('signal amplitude', f'{calibration.signal_scale:.4g}, from the ratio that was said')]
+    return [
+        ('signal amplitude', f'{calibration.signal_scale:.4g} ± {quality.scale_error:.2g} contrast units per unit of '
+         'projected density'),
+        ('scatter of the picks', f'{quality.pick_error * calibration.pixel_size:.1f} Å on each axis'),
+        ('B-factor against the map', f'{quality.b_factor:.0f} ± {quality.b_factor_error:.0f} Å²'),
+        ('mean picked and simulated particle', f'correlate with {quality.correlation:.3f}'),
+        ('power at the picks left unexplained', f'{quality.misfit:.0%} with the filter, {quality.map_misfit:.0%} by '
+         'the map as it is')]
+
+
+def _format_warnings(calibration: Calibration) -> str:
+    lines = [f'{one.name} counts less (weight {one.weight:.2f}): {"; ".join(one.remarks)}'
+             for one in calibration.micrographs if one.remarks]
+    if calibration.picks is not None and not calibration.picks.is_on_particles:
+        lines.insert(0, 'The picks do not seem to sit on particles.')
+    elif calibration.picks is not None and calibration.picks.is_shifted:
+        lines.insert(0, 'The picks are shifted against the particles.')
+    return '<ul>' + ''.join(f'<li class="odd">{html.escape(line)}</li>' for line in lines) + '</ul>' if lines else ''
+
+
+def _format_micrographs(calibration: Calibration) -> str:
+    """Return the table of what differs between the micrographs."""
+    heads = ('name', 'picks', 'defocus U, V (Å)', 'grey mean', 'grey sd', 'noise level', 'noise slope', 'signal',
+             'left out', 'weight')
+    rows = []
+    for one in calibration.micrographs:
+        ctf = '' if one.ctf is None else f'{one.ctf.defocus_u:.0f}, {one.ctf.defocus_v:.0f}'
+        signal = '' if one.signal_scale is None else f'{one.signal_scale:.3g}' + (
+            f' ± {one.signal_error:.2g}' if one.signal_error else '')
+        cells = (one.name, str(one.n_picks), ctf, f'{one.grey_mean:.4g}', f'{one.grey_sd:.3g}',
+                 f'{one.noise_level:.2f}', f'{one.noise_slope:+.2f}', signal, f'{one.outlier_share:.1%}',
+                 f'{one.weight:.2f}')
+        kind = ' class="odd"' if one.remarks else ''
+        rows.append(f'<tr{kind}>' + ''.join(f'<td>{html.escape(cell)}</td>' for cell in cells) + '</tr>')
+    return '<table><tr>' + ''.join(f'<th>{head}</th>' for head in heads) + '</tr>' + ''.join(rows) + '</table>'
+
+
+def _format_spread(spread: dict[str, float] | None, factor: float = 1.0, unit: str = '') -> str:
+    if spread is None:
+        return 'unknown'
+    return f'{spread["mean"] * factor:.3g} ± {spread["sd"] * factor:.2g}{unit}'
+
+
+def _draw_micrograph(seen: Inspection, diameter_px: float) -> Image.Image:
+    """Return a micrograph with its picks circled and what is left out in red."""
+    picture = _draw_grey(seen.contrast, _LIMIT)
+    scale = picture.width / seen.contrast.shape[1]
+    outliers = Image.fromarray(seen.is_outlier.astype(np.uint8) * 110).resize(picture.size)
+    picture.paste(Image.new('RGB', picture.size, _OUTLIER), (0, 0), outliers)
+    pen = ImageDraw.Draw(picture)
+    radius = diameter_px / 2 * scale
+    for y, x in (seen.centers_yx + 0.5) * scale:
+        pen.ellipse((x - radius, y - radius, x + radius, y + radius), outline=_PICK)
+    return picture
+
+
+def _draw_grey(values: np.ndarray, limit: float) -> Image.Image:
+    """Return (h, w) values from -limit (black) to limit (white), at the size of the sheet."""
+    grey = ((np.clip(values / limit, -1, 1) + 1) * 127.5).astype(np.uint8)
+    scale = _SIDE / max(grey.shape)
+    size = (max(1, round(grey.shape[1] * scale)), max(1, round(grey.shape[0] * scale)))
+    return Image.fromarray(grey).resize(size, Image.Resampling.LANCZOS).convert('RGB')
+
+
+def _frame(caption: str, picture: Image.Image) -> Image.Image:
+    framed = Image.new('RGB', (picture.width, picture.height + _CAPTION), 'white')
+    ImageDraw.Draw(framed).text((2, 3), caption, fill='black')
+    framed.paste(picture, (0, _CAPTION))
+    return framed
+
+
+def _save(path: Path, picture: Image.Image) -> None:
+    with replace_when_done(path) as temporary:
+        picture.save(temporary, format='PNG')
+
+
+def _encode(picture: Image.Image) -> str:
+    buffer = io.BytesIO()
+    picture.save(buffer, format='PNG')
+    return base64.b64encode(buffer.getvalue()).decode('ascii')

@@ -1,0 +1,73 @@
+"""Noise that grows with brightness is found where it is, and not where it is not."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from cryogem.imaging.background import add_background
+from cryogem.imaging.ice import fit_noise_map, render_ice
+from cryogem.imaging.variance import measure_variance_slope
+from tests.imaging.synthetic import CTF, make_calibration
+from tests.imaging.test_background import make_record
+
+SHAPE = (384, 420)
+NOBODY, CLEAR = np.empty((0, 2)), np.zeros(SHAPE, dtype=bool)
+ICE = (np.mgrid[:SHAPE[0], :SHAPE[1]][1] / SHAPE[1] * 2 - 1).astype(np.float32)
+
+
+def make_frame(slope: float, seed: int = 0) -> np.ndarray:
+    calibration = dataclasses.replace(make_calibration(), variance_slope=slope)
+    return add_background(ICE, make_record(CTF), calibration, np.random.default_rng(seed))
+
+
+@pytest.mark.parametrize('slope', [0.2, 0.5])
+def test_a_dependence_that_was_put_in_is_found(slope):
+    frames = [make_frame(slope, seed) for seed in range(3)]
+    found = measure_variance_slope(frames, [ICE] * 3, [NOBODY] * 3, [CLEAR] * 3, 24.0, [1.0] * 3)
+
+    assert found == pytest.approx(slope, rel=0.2)
+
+
+def test_noise_alike_everywhere_shows_no_dependence():
+    frames = [make_frame(0.0, seed) for seed in range(3)]
+
+    assert measure_variance_slope(frames, [ICE] * 3, [NOBODY] * 3, [CLEAR] * 3, 24.0, [1.0] * 3) == 0
+
+
+def test_noisier_dark_places_are_no_counting_noise():
+    frames = [make_frame(-0.4, seed) for seed in range(3)]
+
+    assert measure_variance_slope(frames, [ICE] * 3, [NOBODY] * 3, [CLEAR] * 3, 24.0, [1.0] * 3) == 0
+
+
+def test_a_frame_without_free_places_says_nothing():
+    full = np.ones(SHAPE, dtype=bool)
+
+    assert measure_variance_slope([make_frame(0.5)], [ICE], [NOBODY], [full], 24.0, [1.0]) == 0
+
+
+def test_the_map_of_the_noise_is_found_and_drawn_again():
+    coefficients = np.zeros((4, 4))
+    coefficients[0, 1], coefficients[2, 0] = 0.2, -0.1
+    one = dataclasses.replace(make_calibration().micrographs[0], noise_map=tuple(map(tuple, coefficients.tolist())))
+    calibration = dataclasses.replace(make_calibration(), micrographs=(one,))
+    frame = add_background(np.zeros(SHAPE, np.float32), make_record(CTF), calibration, np.random.default_rng(0))
+
+    found = fit_noise_map(frame, ~CLEAR)
+
+    truth = render_ice(coefficients, SHAPE)
+    error = render_ice(found, SHAPE) - truth
+    assert np.sqrt((error ** 2).mean()) < 0.15 * np.sqrt((truth ** 2).mean())
+    assert frame.std() == pytest.approx(
+        add_background(np.zeros(SHAPE, np.float32), make_record(CTF), make_calibration(),
+                       np.random.default_rng(0)).std(), rel=0.02)
+
+
+def test_the_skewness_of_the_noise_is_drawn_again():
+    one = dataclasses.replace(make_calibration().micrographs[0], noise_skewness=0.3)
+    calibration = dataclasses.replace(make_calibration(), micrographs=(one,))
+    frame = add_background(np.zeros(SHAPE, np.float32), make_record(CTF), calibration, np.random.default_rng(0))
+
+    deviations = (frame - frame.mean()) / frame.std()
+    assert (deviations ** 3).mean() == pytest.approx(0.3, abs=0.06)
