@@ -2,7 +2,6 @@
 
 import dataclasses
 import glob
-import hashlib
 import os
 import re
 import shutil
@@ -21,7 +20,7 @@ from pyworkflow.object import Pointer
 from cryogem.config import Config, build_config, key_of
 from cryogem.conventions import matrix_to_euler
 from cryogem.errors import ConfigError
-from cryogem.io.files import read_json
+from cryogem.io.files import compute_checksum, read_json
 from cryogem.io.star import write_tables
 
 # Settings that are two numbers in the engine are two parameters in a form.
@@ -100,7 +99,7 @@ def computeDigest(path: str) -> str:
     """Return a short digest of a file, '' if there is none: an argument of steps that depend on its content."""
     if not os.path.exists(path):
         return ''
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]
+    return compute_checksum(Path(path))[:16]
 
 
 def copyModel(source: str, target: str) -> None:

@@ -8,11 +8,10 @@ from typing import Any
 import pyworkflow.utils as pwutils
 from pwem.protocols import EMProtocol
 from pyworkflow import BETA
-from pyworkflow.object import Set
 from pyworkflow.protocol import STEPS_SERIAL, params
 
 from cryogem.config import Config, default_of, help_of, key_of
-from cryogem_scipion.convert import collectSettings, findSettingErrors, getParamNames, listChoices
+from cryogem_scipion.convert import collectSettings, computeDigest, findSettingErrors, getParamNames, listChoices
 
 LIBRARIES = ('Paszke2019', 'Harris2020', 'Virtanen2020', 'Burnley2017')     # citations of what the engine rests on
 
@@ -164,12 +163,16 @@ class ProtCryogemBase(EMProtocol):
         return self._settingLabels[key]
 
     def _describeInputs(self, *pointers) -> str:
-        """Return what is linked to inputs as text: an argument of every step that depends on them."""
+        """Return what is linked to inputs as text: an argument of every step that depends on them.
+
+        Their content counts, too: what was made anew under the same name is another input.
+        """
         described = []
         for pointer in pointers:
             target = pointer.get()
-            size = target.getSize() if isinstance(target, Set) else None
-            described.append([pointer.getUniqueId() if target is not None else None, size])
+            path = target.getFileName() if hasattr(target, 'getFileName') else None
+            digest = computeDigest(path.removesuffix(':mrc')) if path else ''
+            described.append([pointer.getUniqueId() if target is not None else None, digest])
         return json.dumps(described)
 
     def _keepSummary(self, *lines: str) -> None:

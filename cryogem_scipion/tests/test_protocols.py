@@ -247,6 +247,22 @@ class TestCryogemForms(BaseTest):
                 value.set(kept)
         self.assertEqual(protocol._getSettingsText(), before)
 
+    def test_an_input_made_anew_under_the_same_name_is_another_input(self):
+        protocol = self.newSimulate()
+        copy = os.path.join(self.getOutputPath(), 'map.mrc')
+        shutil.copy(self.specimen.volume, copy)
+        volume = Volume()
+        volume.setLocation(copy)
+        with mock.patch.object(protocol.inputVolumes, 'get', return_value=volume):
+            before = protocol._describeInputs(protocol.inputVolumes)
+            self.assertEqual(protocol._describeInputs(protocol.inputVolumes), before)
+            with open(copy, 'r+b') as file:
+                file.seek(2000)
+                file.write(b'other')
+            self.assertNotEqual(protocol._describeInputs(protocol.inputVolumes), before)
+        for pointer in (protocol.inputMicrographs, protocol.inputVolumes):
+            self.assertNotIn('""', protocol._describeInputs(pointer))
+
     def test_a_run_is_continued_only_if_nothing_it_depends_on_changed(self):
         protocol = self.newProtocol(ProtCryogemTrain)
         folder = os.path.join(tempfile.mkdtemp(dir=self.getOutputPath()), 'model')
