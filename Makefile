@@ -29,12 +29,13 @@ export SCIPION_PRIORITY_PACKAGE_LIST := pwem
 export SCIPION_NOTIFY := False
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup demo test test-all lint bench system-programs
+.PHONY: help setup demo test test-all evaluate lint bench system-programs
 
 help:
 	@echo 'make demo      a Scipion project from import to generated micrographs, and demo/gallery.png'
 	@echo 'make test      the tests, without the slow ones'
-	@echo 'make test-all  all tests; brings Topaz and plugins; as root on Debian it also installs Relion and Xvfb for them'
+	@echo 'make test-all  all tests; brings Topaz and plugins; as root on Debian it also installs Relion, Xvfb, Chromium'
+	@echo 'make evaluate  the full evaluation on the real data sets in DATA (hours); writes docs/results.md'
 	@echo 'make lint      ruff and mypy'
 	@echo 'make bench     the benchmarks'
 
@@ -50,7 +51,7 @@ $(INSTALLED): setup.py requirements.txt constraints.txt
 	echo 'no Python 3.11 with tkinter is on the PATH; install it (Debian: python3-tk python3-venv)' >&2; exit 1
 	.venv/bin/python -m pip install --quiet $(TORCH)
 	.venv/bin/python -m pip install --quiet -c constraints.txt setuptools
-	.venv/bin/python -m pip install --quiet -c constraints.txt --no-build-isolation -e '.[dev,evaluation]'
+	.venv/bin/python -m pip install --quiet -c constraints.txt --no-build-isolation -e '.[dev]'
 	.venv/bin/python -m pip check
 	@touch $@
 
@@ -67,6 +68,13 @@ test: setup
 
 test-all: setup system-programs $(TOPAZ) $(PLUGINS)
 	python -m pytest $(PYTEST_FLAGS)
+
+# Where the real data sets lie, and what is passed on, as EVALUATE_FLAGS='--train-minutes 30'.
+DATA ?= $(ROOT)/../shared/data
+EVALUATE_FLAGS ?=
+
+evaluate: setup system-programs $(TOPAZ)
+	python examples/evaluation.py --data $(DATA) $(EVALUATE_FLAGS)
 
 lint: $(INSTALLED)
 	ruff check .
@@ -93,11 +101,13 @@ $(PLUGINS): $(INSTALLED)
 	    emtools==0.1.3 xmltodict==1.0.4; then touch $@; \
 	else echo 'not installed: the plugins for Relion and Topaz; the tests that need them will be skipped'; fi
 
-# Relion is the independent judge of poses, Xvfb the display for pictures of forms; without them those tests are skipped.
+# Relion is the independent judge of poses, Xvfb the display for pictures of forms, Chromium opens the report; without
+# them those tests are skipped.
 system-programs:
 	@missing=''; \
 	command -v relion_project >/dev/null || missing="$$missing relion"; \
 	command -v xvfb-run >/dev/null || missing="$$missing xvfb xauth"; \
+	command -v chromium >/dev/null || command -v google-chrome >/dev/null || missing="$$missing chromium"; \
 	if [ -z "$$missing" ]; then exit 0; fi; \
 	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \
 	    && apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $$missing \

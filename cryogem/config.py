@@ -356,14 +356,67 @@ class MergeConfig(Config):
 
 @dataclass(frozen=True)
 class EvaluateConfig(Config):
-    """Compare generated micrographs with real ones."""
+    """Judge generated micrographs against real ones, beside controls and the floor, and what can be done with them."""
 
-    generated: str = _setting('', 'folder of a generate run', form='DIR', required='give the folder of a generate run')
-    real: tuple[str, ...] = _setting((), 'quoted patterns of real micrographs (MRC, TIFF, PNG)', form='GLOB',
-                                     required='give the pattern of the real micrographs')
+    generated: tuple[str, ...] = _setting((), 'folders of generate runs, one or more', form='DIR',
+                                          required='give the folder of a generate run')
+    real: tuple[str, ...] = _setting(
+        (), 'quoted patterns of real micrographs (MRC, TIFF, PNG), best ones that the calibration has not seen',
+        form='GLOB', required='give the pattern of the real micrographs')
     coordinates: tuple[str, ...] = _setting((), 'quoted patterns of their picks, STAR or CSV', form='GLOB')
     pixel_size: float | None = _setting(
         None, 'pixel size of the real micrographs, Å/px; default: from their headers', positive=True)
+    n_seeds: int = _setting(3, 'repetitions of everything that is random: crops, control noise, classifiers',
+                            positive=True)
+    crop_size: int | None = _setting(
+        None, 'side of the crops that networks see, px; default: 256, or half of a smaller frame', positive=True)
+    crops_per_micrograph: int = _setting(6, 'crops of each micrograph and seed', positive=True)
+    controls: bool = _setting(True, 'make control micrographs with other noise from the same calibration')
+    topaz_weights: str = _setting(
+        '', "weights of Topaz's detector: resnet8_u32.sav, or the folder topaz-em is installed in; default: found",
+        form='PATH')
+    inception_weights: str = _setting(
+        '', 'weights of the Inception network of the FID, as torch-fidelity reads them; default: no FID', form='FILE')
+    topaz: str = _setting('topaz', 'program that trains and picks in the picking proof', form='PROGRAM')
+    picking: bool = _setting(False, 'train Topaz on each set and pick the real micrographs (long)')
+    picking_real: tuple[str, ...] = _setting(
+        (), "quoted patterns of other real micrographs, for training Topaz on people's picks: the upper control",
+        form='GLOB')
+    picking_coordinates: tuple[str, ...] = _setting((), 'quoted patterns of their picks, STAR or CSV', form='GLOB')
+    picking_seeds: int = _setting(5, 'repetitions of each training of Topaz', positive=True)
+    picking_iterations: tuple[str, ...] = _setting(
+        ('100',), 'lengths of the trainings of Topaz, iterations; default: 100', form='N')
+    picking_arms: tuple[str, ...] = _setting((), 'sets that Topaz is trained on, by column; default: all', form='ARM')
+    picking_scratch: bool = _setting(True, 'train Topaz from random weights too, not from the shipped ones alone')
+    poses: bool = _setting(False, 'find the poses of generated particles with RELION, and learn them')
+    pose_particles: int = _setting(100, 'particles that RELION aligns', positive=True)
+    pose_steps: int = _setting(300, 'training steps of the small pose regressor; 0 leaves it out')
+    reconstruction: bool = _setting(False, 'rebuild the map from the labels of generated particles with RELION')
+    export: bool = _setting(False, 'write the particles of each set as a folder for RELION, CryoPARES or cryoDRGN')
+    box_size: int | None = _setting(
+        None, 'box of these particles, px, even; default: that of the generated set', positive=True)
+    symmetry: str = _setting('', 'point group of the particle; default: that of the simulate run')
+    models: tuple[str, ...] = _setting(
+        (), 'folders of trained models whose encoders draw the similarity maps; default: that of the generated sets',
+        form='DIR')
+    query: str = _setting(
+        '', 'place on a real micrograph that similarity is drawn for; default: a particle, and a place without',
+        form='NAME:X:Y')
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require(self.crops_per_micrograph >= 2, 'crops_per_micrograph', self.crops_per_micrograph, 'give at least 2')
+        _require(self.crop_size is None or self.crop_size >= 84, 'crop_size', self.crop_size, 'give at least 84 px')
+        _require(self.box_size is None or self.box_size % 2 == 0, 'box_size', self.box_size,
+                 f'use the even number {(self.box_size or 0) + 1}')
+        _require(self.pose_steps >= 0, 'pose_steps', self.pose_steps, 'give zero or a positive integer')
+        for length in self.picking_iterations:
+            _require(length.isdigit() and int(length) > 0, 'picking_iterations', length, 'give positive integers')
+        _require(not self.picking or bool(self.coordinates), 'coordinates', '', 'picking needs the picks of people')
+        if self.query:
+            parts = self.query.rsplit(':', 2)
+            is_place = len(parts) == 3 and all(one.replace('.', '', 1).isdigit() for one in parts[1:])
+            _require(is_place, 'query', self.query, 'give the name of a real micrograph, x and y in px')
 
 
 @dataclass(frozen=True)

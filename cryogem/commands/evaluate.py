@@ -1,79 +1,263 @@
-"""`cryogem evaluate`: generated micrographs compared with real ones."""
+"""`cryogem evaluate`: generated micrographs judged against real ones, beside controls and the floor."""
 
 import dataclasses
 import logging
+import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from cryogem.commands.inputs import match_coordinates, read_frames
+from cryogem.commands.evaluation_inputs import GeneratedSet, build_noises, find_real_ctfs, read_real, read_sets
+from cryogem.commands.proofs import Proofs, prove_all
 from cryogem.config import EvaluateConfig, describe_run
 from cryogem.dataset import layout
-from cryogem.dataset.reader import read_calibration, read_record
-from cryogem.dataset.tables import select_particles
 from cryogem.dataset.writer import check_empty
-from cryogem.errors import InputError
+from cryogem.evaluation import rows
+from cryogem.evaluation.classifier import TwoSampleTest
+from cryogem.evaluation.comparison import N_SPLITS, Comparison
+from cryogem.evaluation.controls import list_controls, make_controls
+from cryogem.evaluation.ctf_check import CtfAgreement, check_ctfs, check_independently, has_independent_fit
+from cryogem.evaluation.features import (
+    DEFAULT_CROP,
+    TopazNetwork,
+    extract_features,
+    find_topaz_weights,
+    load_topaz_network,
+)
+from cryogem.evaluation.frames import Frame, count_particles
 from cryogem.evaluation.gallery import Exhibit, write_gallery
+from cryogem.evaluation.networks import has_efficientnet, load_efficientnet, load_inception
+from cryogem.evaluation.pickers import (
+    Hallucinations,
+    has_blob_picker,
+    measure_hallucinations,
+    pick_blobs,
+    pick_by_template,
+)
+from cryogem.evaluation.plots import REAL, draw_crops_of_arms, plot_ctfs, plot_signal, plot_spectra
+from cryogem.evaluation.realism import (
+    Extract,
+    Measured,
+    Sampling,
+    choose_crop_size,
+    compare_arm,
+    compare_halves,
+    measure_frames,
+    tell_arms_apart,
+)
+from cryogem.evaluation.report import Picture, Report, Row, write_report
+from cryogem.evaluation.signal import Signal, measure_signal
 from cryogem.evaluation.spectra import compare_spectra
-from cryogem.imaging.calibration import Calibration, measure_frame_power
-from cryogem.imaging.grey import GreyScale, measure_grey_scale
-from cryogem.imaging.ice import fit_ice, render_ice
-from cryogem.io.files import find_by_stem, find_files, make_folder, read_json, write_json
-from cryogem.io.mrc import read_micrograph
+from cryogem.evaluation.suspicion import Suspicion, find_suspicious
+from cryogem.evaluation.verdict import describe_ctf, describe_realism, find_warnings
+from cryogem.io.files import make_folder, write_json
+from cryogem.progress import Progress
+from cryogem.records import Ctf
 
 logger = logging.getLogger(__name__)
 
-_SHOWN = 2                                  # micrographs of each kind in the gallery
+_SHOWN = 2                                  # micrographs of each set in the gallery
+_CROP_SHOWN = 200                           # px
+
+
+@dataclasses.dataclass(frozen=True)
+class Findings:
+    """What was found, by column of the table."""
+
+    comparisons: dict[str, dict[str, Comparison]]
+    spectra: dict[str, np.ndarray]          # (n, shells)
+    tests: dict[str, TwoSampleTest]
+    ctfs: dict[str, CtfAgreement]
+    independent: dict[str, CtfAgreement] | None
+    signals: dict[str, Signal]
+    hallucinations: dict[str, Hallucinations]
+    picker: str
+    suspicious: dict[str, tuple[Suspicion, ...]]
 
 
 def run(config: EvaluateConfig, output: Path) -> None:
-    """Compare spectra, write report.json and gallery.png."""
+    """Measure all sets alike, try out what is asked for, and write the report."""
     check_empty(output)
-    folder = Path(config.generated)
-    calibration = read_calibration(folder, 'generated')
-    generated = _read_generated(folder, calibration)
-    real = _read_real(config, calibration)
+    sets = read_sets(config.generated)
+    first = sets[0]
+    real = read_real(config.real, config.coordinates, config.pixel_size, first.calibration, first.sign)
+    topaz, networks = _load_networks(config)
     make_folder(output)
-    distance = compare_spectra(_measure_spectra(generated), _measure_spectra(real))
-    write_json(output / 'report.json', {
-        'n_generated': len(generated), 'n_real': len(real), 'pixel_size': calibration.pixel_size,
-        'radial_power_spectrum': dataclasses.asdict(distance)})
+    sampling = _choose_sampling(config, [one.contrast.shape for one in real], first)
+    arms = {one.name: one.frames for one in sets}
+    by_seed = {seed: _make_controls(config, first, seed) for seed in sampling.seeds}
+    shown: dict[str, Sequence[Frame]] = {**arms, **by_seed[sampling.seeds[0]]}
+    findings = _find_all(sets, real, shown, by_seed, sampling, networks)
+    proofs = prove_all(config, sets, shown, real, topaz, output)
+    pictures = _draw(output, sets, real, shown, findings) + proofs.pictures
+    report = _build_report(config, sets, real, shown, findings, proofs, pictures, sampling, tuple(networks))
     write_json(output / layout.CONFIG, describe_run('evaluate', config))
-    write_gallery(output / 'gallery.png', [real[:_SHOWN], generated[:_SHOWN]],
+    write_report(output, report)
+    for sentence in (*report.verdict, *(f'Warning: {one}' for one in report.warnings)):
+        logger.info('%s', sentence)
+    logger.info('report: %s', output / 'report.html')
+
+
+def _load_networks(config: EvaluateConfig) -> tuple[TopazNetwork | None, dict[str, Extract]]:
+    """Return Topaz's network, if any, and what extracts features, by name."""
+    networks: dict[str, Extract] = {}
+    weights = find_topaz_weights(config.topaz_weights)
+    topaz = load_topaz_network(weights) if weights else None
+    if topaz is not None:
+        networks['topaz'] = lambda crops: extract_features(topaz, crops)
+    if config.inception_weights:
+        networks['inception'] = load_inception(config.inception_weights)
+    if has_efficientnet():
+        networks['efficientnet'] = load_efficientnet()
+    return topaz, networks
+
+
+def _choose_sampling(config: EvaluateConfig, shapes: Sequence[tuple[int, ...]], first: GeneratedSet) -> Sampling:
+    shapes = [*shapes, *(one.contrast.shape for one in first.frames)]
+    return Sampling(choose_crop_size(shapes, config.crop_size, DEFAULT_CROP), config.crops_per_micrograph,
+                    first.calibration.particle_diameter / first.calibration.pixel_size,
+                    tuple(config.seed + i for i in range(config.n_seeds)))
+
+
+def _make_controls(config: EvaluateConfig, first: GeneratedSet, seed: int) -> dict[str, list[Frame]]:
+    if not config.controls:
+        return {}
+    return {name: make_controls(first.frames, first.calibration, noise, seed, first.sign)
+            for name, noise in build_noises(first, config).items()}
+
+
+def _find_all(
+    sets: Sequence[GeneratedSet], real: Sequence[Frame], shown: Mapping[str, Sequence[Frame]],
+    by_seed: Mapping[int, Mapping[str, Sequence[Frame]]], sampling: Sampling, networks: Mapping[str, Extract],
+) -> Findings:
+    progress = Progress('evaluation', 2 * len(shown) + 3)
+    measured_real = [measure_frames(real, sampling, networks, seed) for seed in sampling.seeds]
+    comparisons = {REAL: compare_halves(measured_real, sampling)}
+    spectra = {REAL: _stack_spectra(measured_real[0])}
+    for n_done, arm in enumerate(shown, 1):
+        measured = [measure_frames(by_seed[seed].get(arm, shown[arm]), sampling, networks, seed)
+                    for seed in sampling.seeds]
+        comparisons[arm] = compare_arm(measured, measured_real, sampling)
+        spectra[arm] = _stack_spectra(measured[0])
+        progress.update(n_done, f'{arm} measured')
+    tests = tell_arms_apart(shown, real, sampling.seeds)
+    progress.update(len(shown) + 1, 'classifier done')
+    calibration = sets[0].calibration
+    labels: dict[str, list[Ctf | None]] = {one.name: one.labels for one in sets}
+    labels |= {arm: sets[0].labels for arm in shown if arm not in labels}
+    ctfs = {}
+    for n_done, arm in enumerate(shown, len(shown) + 2):
+        ctfs[arm] = check_ctfs(shown[arm], labels[arm], calibration.pixel_size)
+        progress.update(n_done, f'CTFs of {arm} fitted')
+    ctfs[REAL] = check_ctfs(real, find_real_ctfs(real, calibration), calibration.pixel_size)
+    independent = None
+    if has_independent_fit():
+        independent = {one.name: check_independently(one.frames, one.labels, calibration.pixel_size) for one in sets}
+    signals = {arm: signal for arm, frames in shown.items() if (signal := measure_signal(frames)) is not None}
+    picker, hallucinations = _find_hallucinations(shown, sampling, calibration.pixel_size)
+    known_ctfs = {arm: one for arm, one in ctfs.items() if one is not None}
+    suspicious = {one.name: tuple(find_suspicious(one.frames, known_ctfs.get(one.name), signals.get(one.name),
+                                                  sampling.diameter_px)) for one in sets}
+    progress.update(2 * len(shown) + 3)
+    return Findings(comparisons, spectra, tests, known_ctfs, independent, signals, hallucinations, picker, suspicious)
+
+
+def _stack_spectra(measured: Sequence[Measured]) -> np.ndarray:
+    return np.stack([one.statistics.power for one in measured])
+
+
+def _find_hallucinations(shown: Mapping[str, Sequence[Frame]], sampling: Sampling, pixel_size: float
+                         ) -> tuple[str, dict[str, Hallucinations]]:
+    """Return which picker looked, and what it found away from every record in each arm."""
+    found = {}
+    with tempfile.TemporaryDirectory(prefix='cryogem_picks_') as folder:
+        for arm, frames in shown.items():
+            if has_blob_picker():
+                picks = pick_blobs(frames, sampling.diameter_px, pixel_size, Path(folder) / arm)
+            else:
+                picks = pick_by_template(frames, sampling.diameter_px)
+            one = measure_hallucinations(picks, frames, sampling.diameter_px, np.random.default_rng(sampling.seeds[0]))
+            if one is not None:
+                found[arm] = one
+    return 'RELION LoG' if has_blob_picker() else 'the mean particle (RELION is not installed)', found
+
+
+def _draw(output: Path, sets: Sequence[GeneratedSet], real: Sequence[Frame], shown: Mapping[str, Sequence[Frame]],
+          findings: Findings) -> list[Picture]:
+    calibration = sets[0].calibration
+    gallery = [real[:_SHOWN], *(one.frames[:_SHOWN] for one in sets)]
+    captions = ['real', *('generated' if len(sets) == 1 else one.name for one in sets)]
+    write_gallery(output / 'gallery.png', [[Exhibit(f'{caption}: {one.name}', one.contrast, one.centers_yx)
+                                            for one in row] for caption, row in zip(captions, gallery, strict=True)],
                   calibration.particle_diameter / calibration.pixel_size)
-    floor = '' if distance.floor is None else f' (real against real: {distance.floor:.3f})'
-    logger.info('log power spectra differ by %.3f rms%s; gallery: %s', distance.log_rms, floor, output / 'gallery.png')
+    draw_crops_of_arms(output / 'arms.png', {REAL: real, **shown}, _CROP_SHOWN)
+    plot_spectra(output / 'spectra.png', findings.spectra, calibration.pixel_size)
+    plot_signal(output / 'signal.png', findings.signals, calibration.pixel_size)
+    plot_ctfs(output / 'ctf.png', findings.ctfs)
+    return [Picture('gallery.png', 'Real (above) and generated micrographs (below), one grey mapping: -3 to 3 sd; '
+                    "people's picks and labelled particles circled"),
+            Picture('arms.png', 'The middle of some micrographs of every column, px for px at the same grey mapping'),
+            Picture('spectra.png', 'Radial power: thin grey lines are single real micrographs'),
+            Picture('signal.png', 'What is left of the clean signal'),
+            Picture('ctf.png', 'Fitted against labelled defocus; faint where the rings are not clear')]
 
 
-def _read_generated(folder: Path, calibration: Calibration) -> list[Exhibit]:
-    exhibits = []
-    for name in read_json(folder / layout.MANIFEST, 'generated')['micrographs']:
-        record = read_record(folder, name)
-        image, _ = read_micrograph(layout.micrograph_path(folder, name), calibration.pixel_size)
-        centers = np.array([particle.center_yx for particle in select_particles(record)]).reshape(-1, 2)
-        exhibits.append(_exhibit(f'generated: {name}', image, centers, calibration))
-    return exhibits
+def _build_report(
+    config: EvaluateConfig, sets: Sequence[GeneratedSet], real: Sequence[Frame], shown: Mapping[str, Sequence[Frame]],
+    findings: Findings, proofs: Proofs, pictures: Sequence[Picture], sampling: Sampling, networks: Sequence[str],
+) -> Report:
+    calibration = sets[0].calibration
+    generated = [one.name for one in sets]
+    seen = {one.name for one in calibration.micrographs} & {one.name for one in real}
+    comparisons = findings.comparisons
+    verdict = [describe_realism(arm, comparisons[arm], findings.tests.get(arm)) for arm in generated]
+    verdict += [describe_ctf(arm, findings.ctfs[arm]) for arm in generated if arm in findings.ctfs]
+    table: list[Row] = [
+        *rows.list_realism(comparisons, networks), *rows.list_tests(findings.tests),
+        *rows.list_ctfs(findings.ctfs, findings.independent), *rows.list_signals(findings.signals),
+        rows.list_hallucinations(findings.hallucinations, findings.picker), *proofs.rows]
+    columns = {REAL: f'{len(real)} real micrographs: one half against the other', **{
+        one.name: f'generated set {one.folder}, model {one.config.model}' for one in sets}}
+    columns |= {name: text for name, text in list_controls(list(shown)).items() if name not in columns}
+    columns |= {arm: 'Topaz as it is shipped' for row in proofs.rows for arm in row.cells if arm not in columns}
+    spectra = {arm: dataclasses.asdict(compare_spectra(power, findings.spectra[REAL]))
+               for arm, power in findings.spectra.items() if arm != REAL}
+    numbers: dict[str, Any] = {
+        'n_generated': len(sets[0].frames), 'n_real': len(real), 'pixel_size': calibration.pixel_size,
+        'radial_power_spectrum': spectra[generated[0]], 'sets': generated, 'columns': columns,
+        'spectra': spectra,
+        'comparisons': {arm: {key: {**dataclasses.asdict(one), 'ratio': one.ratio} for key, one in found.items()}
+                        for arm, found in comparisons.items()},
+        'classifier': {arm: dataclasses.asdict(one) for arm, one in findings.tests.items()},
+        'ctf': {arm: {'share': one.share, 'mean_score': one.mean_score,
+                      'micrographs': [dataclasses.asdict(check) for check in one.checks]}
+                for arm, one in findings.ctfs.items()},
+        'signal': {arm: {'correlation': one.mean_correlation, 'transfer': one.mean_transfer,
+                         'correlation_by_shell': one.correlation.tolist(), 'transfer_by_shell': one.transfer.tolist()}
+                   for arm, one in findings.signals.items()},
+        'hallucinations': {arm: dataclasses.asdict(one) for arm, one in findings.hallucinations.items()},
+        **proofs.numbers}
+    return Report(
+        f'cryogem evaluate: {", ".join(generated)}', columns, tuple(arm for arm in columns if arm != REAL),
+        tuple(table), (*verdict, *proofs.sentences),
+        tuple(find_warnings(generated, comparisons, findings.signals, len(seen), len(real))), findings.suspicious,
+        tuple(pictures), _list_facts(config, sets, real, shown, sampling), numbers)
 
 
-def _read_real(config: EvaluateConfig, calibration: Calibration) -> list[Exhibit]:
-    files = find_by_stem(find_files(config.real, 'real'), 'real')
-    picks = match_coordinates(config.coordinates, files)
-    return [_exhibit(f'real: {one.name}', one.image, one.centers_yx, calibration)
-            for one in read_frames(files, picks, config.pixel_size, calibration.pixel_size)]
-
-
-def _exhibit(caption: str, image: np.ndarray, centers_yx: np.ndarray, calibration: Calibration) -> Exhibit:
-    """Bring a micrograph, real or generated, to its own contrast units: both kinds go the same way."""
-    if min(image.shape) < 2 * calibration.particle_diameter / calibration.pixel_size:
-        raise InputError(f'{caption} is {min(image.shape)} px wide, less than two particles; check pixel_size')
-    scale = measure_grey_scale(image)
-    sign = -1 if calibration.micrographs[0].grey_sd < 0 else 1
-    return Exhibit(caption, GreyScale(scale.mean, sign * scale.sd).normalise(image), centers_yx)
-
-
-def _measure_spectra(exhibits: list[Exhibit]) -> np.ndarray:
-    spectra = []
-    for one in exhibits:
-        ice = fit_ice(one.contrast, np.ones(one.contrast.shape, dtype=bool))
-        spectra.append(measure_frame_power(one.contrast - render_ice(ice, one.contrast.shape)))
-    return np.stack(spectra)
+def _list_facts(config: EvaluateConfig, sets: Sequence[GeneratedSet], real: Sequence[Frame],
+                shown: Mapping[str, Sequence[Frame]], sampling: Sampling) -> tuple[str, ...]:
+    n = min(len(real) // 2, len(sets[0].frames))
+    return (
+        f'{len(real)} real micrographs with {count_particles(real)} picks; ' + ', '.join(
+            f'{len(frames)} of {arm} with {count_particles(frames)} particles' for arm, frames in shown.items()) + '.',
+        f'Every distance compares {n} with {n} micrographs: random halves of the real ones, split by micrograph, give '
+        'the floor, and as many of the set in the place of one half its distance; mean ± sd over '
+        f'{N_SPLITS} splits and {len(sampling.seeds)} seeds.',
+        f'Networks see {sampling.crops_per_micrograph} crops of {sampling.crop_size} px of each micrograph, each of '
+        'zero mean and unit sd; Topaz features are averaged in 4 x 4 cells of a crop. For Inception and EfficientNet, '
+        '-3 to 3 sd become black to white.',
+        'Controls are the clean twins of the first set, with its ice, under other noise: nothing else differs.',
+        f'Pixel size {sets[0].calibration.pixel_size:g} Å, particle diameter '
+        f'{sets[0].calibration.particle_diameter:.0f} Å, seed {config.seed}.')

@@ -31,7 +31,7 @@ def write_image_stack(folder: Path, plan: Plan, records: Iterable[Micrograph], n
             padded = np.pad(-contrast, box // 2, mode='edge')             # RELION repeats the border, too
             for particle in tables.select_particles(record):
                 x, y = particle.coordinate_xy
-                stack.append(_normalise_to_ring(padded[y:y + box, x:x + box], is_ring))
+                stack.append(normalise_to_ring(padded[y:y + box, x:x + box], is_ring))
 
 
 def write_clean_stack(
@@ -65,7 +65,7 @@ def _expose_refined(
     return refined[:, low:low + box_size, low:low + box_size].numpy()
 
 
-def _normalise_to_ring(image: np.ndarray, is_ring: np.ndarray) -> np.ndarray:
+def normalise_to_ring(image: np.ndarray, is_ring: np.ndarray) -> np.ndarray:
     """Give the pixels of the ring zero mean and unit sd."""
     ring = image[is_ring]
     return ((image - ring.mean()) / max(float(ring.std()), 1e-12)).astype(np.float32)

@@ -171,14 +171,21 @@ def compute_frechet_distance(real: np.ndarray, generated: np.ndarray) -> float:
     answer. Grows as 1/n for small sets: compare equal numbers (Heusel et al. 2017, arXiv 1706.08500).
     """
     real, generated = _scale_channels(real, generated)
-    covariances = [np.atleast_2d(np.cov(one.T)) for one in (real, generated)]
     difference = real.mean(axis=0) - generated.mean(axis=0)
-    # tr sqrt(A B) = tr sqrt(sqrt(A) B sqrt(A)), of a symmetric matrix: no complex square root of a matrix is needed
-    values, vectors = np.linalg.eigh(covariances[0])
+    centered = [(one - one.mean(axis=0)) / np.sqrt(len(one) - 1) for one in (real, generated)]
+    variances = sum(float((one ** 2).sum()) for one in centered)
+    return float(difference @ difference + variances - 2 * _trace_root(*centered)) / real.shape[1]
+
+
+def _trace_root(first: np.ndarray, second: np.ndarray) -> float:
+    """Return tr sqrt(A B) of A = XᵀX and B = YᵀY, X (n, d) and Y (m, d), on the smaller side."""
+    n, d = first.shape
+    if max(n, len(second)) < d:             # the same singular values as sqrt(A) sqrt(B) has
+        return float(np.linalg.svd(first @ second.T, compute_uv=False).sum())
+    # tr sqrt(sqrt(A) B sqrt(A)), of a symmetric matrix: no complex square root of a matrix is needed
+    values, vectors = np.linalg.eigh(first.T @ first)
     root = (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T
-    cross = np.sqrt(np.maximum(np.linalg.eigvalsh(root @ covariances[1] @ root), 0)).sum()
-    total = difference @ difference + sum(np.trace(one) for one in covariances) - 2 * cross
-    return float(total) / real.shape[1]
+    return float(np.sqrt(np.maximum(np.linalg.eigvalsh(root @ (second.T @ second) @ root), 0)).sum())
 
 
 def compute_kernel_distance(real: np.ndarray, generated: np.ndarray) -> float:

@@ -10,27 +10,32 @@ from PIL import Image
 
 from cryogem.__main__ import main
 
+FAST = ('--no-controls', '--n-seeds', '1', '--crops-per-micrograph', '2', '--crop-size', '96')
+
 
 @pytest.fixture
 def arguments(real_set, generated, tmp_path):
     return ['evaluate', '--generated', str(generated), '--real', real_set.micrographs, '--coordinates',
-            real_set.coordinates, '--output', str(tmp_path / 'report')]
+            real_set.coordinates, *FAST, '--output', str(tmp_path / 'report')]
 
 
 def read_distance(folder):
     return json.loads((folder / 'report.json').read_text())['radial_power_spectrum']
 
 
-def test_the_folder_holds_report_gallery_and_config(arguments, tmp_path):
+def test_the_folder_holds_report_table_pictures_and_config(arguments, tmp_path):
     assert main(arguments) == 0
 
     out = tmp_path / 'report'
-    assert sorted(one.name for one in out.iterdir()) == ['config.json', 'gallery.png', 'report.json']
+    assert sorted({one.name for one in out.iterdir()} - {'similarity.png'}) == [
+        'arms.png', 'config.json', 'ctf.png', 'gallery.png', 'report.html', 'report.json', 'signal.png', 'spectra.png',
+        'table.csv', 'table.md']
     report = json.loads((out / 'report.json').read_text())
     assert (report['n_generated'], report['n_real'], report['pixel_size']) == (3, 3, 5.0)
     assert json.loads((out / 'config.json').read_text())['command'] == 'evaluate'
 
 
+@pytest.mark.slow
 def test_measured_noise_is_nearer_to_the_real_micrographs_than_white_noise(arguments, simulated, tmp_path):
     found = {}
     for noise in ('measured', 'gaussian'):          # twelve of each: their real micrographs are drawn, and all differ
@@ -91,6 +96,7 @@ def test_real_micrographs_without_coordinates_are_shown_without_circles(argument
     assert is_circle[660:].any()
 
 
+@pytest.mark.slow
 def test_real_micrographs_at_another_pixel_size_are_brought_to_that_of_the_run(arguments, real_set, tmp_path):
     assert main(arguments) == 0
     expected = read_distance(tmp_path / 'report')['log_rms']
@@ -102,7 +108,7 @@ def test_real_micrographs_at_another_pixel_size_are_brought_to_that_of_the_run(a
         with mrcfile.new(tmp_path / f'{name}.mrc') as file:
             file.set_data(fine.astype(np.float32))
             file.voxel_size = 2.5
-    arguments = ['evaluate', '--generated', arguments[2], '--real', str(tmp_path / '*.mrc'), '--output',
+    arguments = ['evaluate', '--generated', arguments[2], '--real', str(tmp_path / '*.mrc'), *FAST, '--output',
                  str(tmp_path / 'fine')]
     assert main(arguments) == 0
 

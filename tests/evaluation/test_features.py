@@ -190,6 +190,16 @@ def test_the_root_of_the_covariances_is_that_of_scipy(rng):
     assert compute_frechet_distance(real, made) == pytest.approx(expected / 6, rel=1e-6)
 
 
+def test_fewer_samples_than_dimensions_give_the_distance_of_their_covariances(rng):
+    real, made = rng.standard_normal((5, 12)), rng.standard_normal((7, 12)) + 0.2
+    sd = np.maximum(real.std(axis=0), 0.25 * np.median(real.std(axis=0)))
+    a, b = (real - real.mean(0)) / sd, (made - real.mean(0)) / sd
+    root = np.sqrt(np.maximum(np.linalg.eigvals(np.cov(a.T) @ np.cov(b.T)).real, 0)).sum()
+    expected = ((a.mean(0) - b.mean(0)) ** 2).sum() + np.trace(np.cov(a.T) + np.cov(b.T)) - 2 * root
+
+    assert compute_frechet_distance(real, made) == pytest.approx(expected / 12, rel=1e-5)
+
+
 def test_equal_sets_have_no_distance(rng):
     features = rng.standard_normal((100, 5))
 

@@ -1,0 +1,52 @@
+"""How much of the clean signal a noisy micrograph still holds, frequency by frequency."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from cryogem.evaluation.frames import Frame
+from cryogem.imaging.spectrum import N_SHELLS, average_shells
+
+_JUDGED = slice(3, N_SHELLS // 2)           # shells with signal: above the ice, below where noise is all
+
+
+@dataclass(frozen=True)
+class Signal:
+    """A set of micrographs against their clean twins."""
+
+    correlation: np.ndarray                 # (shells,) of micrograph and twin
+    transfer: np.ndarray                    # (shells,) amplitude of the twin's signal found in the micrograph
+    frame_correlations: np.ndarray          # (n,) mean over the judged shells, of each micrograph
+    mean_transfer: float                    # amplitude over all judged shells together; 1 keeps it
+
+    @property
+    def mean_correlation(self) -> float:
+        """Correlation over the shells that hold signal."""
+        return float(self.correlation[_JUDGED].mean())
+
+
+def measure_signal(frames: Sequence[Frame]) -> Signal | None:
+    """Compare micrographs with their clean twins; None where there are no twins."""
+    spectra = [_measure_spectra(one.contrast * one.unit, one.clean) for one in frames if one.clean is not None]
+    if not spectra:
+        return None
+    cross, noisy, clean = np.stack(spectra, axis=1)
+    own = cross / np.sqrt(np.maximum(noisy * clean, 1e-30))
+    total = cross.sum(axis=0), noisy.sum(axis=0), clean.sum(axis=0)
+    modes = np.arange(N_SHELLS)             # of a shell, in proportion to its radius
+    amplitude = (modes * total[0])[_JUDGED].sum() / max(float((modes * total[2])[_JUDGED].sum()), 1e-30)
+    return Signal(total[0] / np.sqrt(np.maximum(total[1] * total[2], 1e-30)), total[0] / np.maximum(total[2], 1e-30),
+                  own[:, _JUDGED].mean(axis=1), float(amplitude))
+
+
+def _measure_spectra(noisy: np.ndarray, clean: np.ndarray) -> np.ndarray:
+    """Return (3, shells): cross spectrum (its real part) and powers of two (h, w) images."""
+    h, w = clean.shape
+    hann = np.hanning(h + 2)[1:-1, None] * np.hanning(w + 2)[1:-1]
+    spectra = [torch.fft.rfft2(torch.from_numpy(((one - one.mean()) * hann).astype(np.float32)))
+               for one in (noisy, clean)]
+    products = [(a * b.conj()).real.double().numpy() for a, b in
+                ((spectra[0], spectra[1]), (spectra[0], spectra[0]), (spectra[1], spectra[1]))]
+    return average_shells(np.stack(products), (h, w))

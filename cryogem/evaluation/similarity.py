@@ -1,0 +1,108 @@
+"""Similarity maps, Figure 3 of the paper: where on a micrograph the encoder sees what it sees at a chosen place."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.stats import rankdata
+from torch import Tensor, nn
+from torch.nn import functional
+
+from cryogem.evaluation.frames import Frame
+from cryogem.imaging.calibration import find_background
+
+_TOPAZ_BORDER = 35                         # px that the detector takes off each side of a frame
+Encoder = Callable[[Tensor], Tensor]        # (1, 1, h, w) image -> (1, c, h', w') features
+
+
+@dataclass(frozen=True)
+class SimilarityMap:
+    """Cosine similarity of all places of one micrograph to one query place."""
+
+    encoder: str                            # which network
+    query: str                              # particle or background
+    query_yx: tuple[float, float]           # px
+    similarity: np.ndarray                  # (h, w) -1 to 1
+    auc: float | None                       # area under the ROC curve against the particle mask; None without particles
+
+
+def make_encoder(network: nn.Module, level: int = -2) -> Encoder:
+    """Return the features of one level of a trained generator; the last but one sees about a particle."""
+    def encode(image: Tensor) -> Tensor:
+        features = network.encode(image)    # type: ignore[operator]
+        return features[max(level, -len(features))]
+
+    return encode
+
+
+def draw_maps(name: str, encoder: Encoder, frame: Frame, diameter_px: float, queries: dict[str, tuple[float, float]],
+              radius: float) -> list[SimilarityMap]:
+    """Draw the similarity map of each query place on a micrograph.
+
+    Parameters
+    ----------
+    queries : (y, x) in px by their names.
+    radius : px around the query over which its features are averaged.
+    """
+    is_particle = ~find_background(frame.contrast.shape, frame.centers_yx, diameter_px / 1.2)
+    features = _encode(encoder, frame.contrast)
+    maps = []
+    for query, place in queries.items():
+        similarity = _compare(features, place, radius)
+        score = similarity if query == 'particle' else -similarity
+        maps.append(SimilarityMap(name, query, place, similarity, compute_auc(score, is_particle)))
+    return maps
+
+
+def choose_queries(frame: Frame, diameter_px: float, rng: np.random.Generator) -> dict[str, tuple[float, float]]:
+    """Choose a particle well inside the frame and the place farthest from all particles."""
+    h, w = frame.contrast.shape
+    border = diameter_px
+    is_inner = ((frame.centers_yx > border) & (frame.centers_yx < np.array([h, w]) - border)).all(axis=1)
+    inner = frame.centers_yx[is_inner]
+    queries = {}
+    if len(inner):
+        y, x = inner[int(rng.integers(len(inner)))]
+        queries['particle'] = (float(y), float(x))
+    grid = np.stack(np.meshgrid(*(np.linspace(min(border, n / 2), max(n - border, n / 2), 40) for n in (h, w)),
+                                indexing='ij'), axis=-1).reshape(-1, 2)
+    if len(frame.centers_yx):
+        distances = np.linalg.norm(grid[:, None] - frame.centers_yx[None], axis=-1).min(axis=1)
+        y, x = grid[int(distances.argmax())]
+        queries['background'] = (float(y), float(x))
+    return queries
+
+
+def compute_auc(score: np.ndarray, is_positive: np.ndarray) -> float | None:
+    """Return the probability that a positive px scores higher than a negative one; None if all are of one kind."""
+    ranks = rankdata(score.ravel())
+    positive = is_positive.ravel()
+    n, m = int(positive.sum()), int((~positive).sum())
+    if not n or not m:
+        return None
+    return float((ranks[positive].sum() - n * (n + 1) / 2) / (n * m))
+
+
+@torch.inference_mode()
+def _encode(encoder: Encoder, contrast: np.ndarray) -> Tensor:
+    """Return the (c, h, w) features at the size of the micrograph, about their mean."""
+    image = torch.from_numpy(np.ascontiguousarray(contrast, dtype=np.float32))[None, None]
+    features = encoder(image)
+    features = features - features.mean(dim=(2, 3), keepdim=True)       # what all places share says nothing
+    return functional.interpolate(features, size=contrast.shape, mode='bilinear', align_corners=False)[0]
+
+
+def _compare(features: Tensor, place_yx: tuple[float, float], radius: float) -> np.ndarray:
+    y, x = torch.meshgrid(*(torch.arange(n) for n in features.shape[1:]), indexing='ij')
+    is_near = torch.hypot(y - place_yx[0], x - place_yx[1]) <= max(radius, 1.0)
+    query = features[:, is_near].mean(dim=1)
+    return functional.cosine_similarity(features, query[:, None, None], dim=0).numpy()
+
+
+def make_topaz_encoder(network: nn.Module) -> Encoder:
+    """Return the features of Topaz's detector, over a frame mirrored at its edges so that its places keep theirs."""
+    def encode(image: Tensor) -> Tensor:
+        return network(functional.pad(image, (_TOPAZ_BORDER,) * 4, mode='reflect'))
+
+    return encode

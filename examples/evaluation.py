@@ -1,0 +1,132 @@
+"""The evaluation in full on real data sets: `make evaluate`, which writes docs/results.md.
+
+Each data set is split by micrograph: from one part the experiment is calibrated, simulated, generated and, if asked,
+learned; the other part judges. Only the picks of the first part train the picker of the upper control.
+"""
+
+import argparse
+import json
+import shlex
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+N_MICROGRAPHS = 6                           # of each generated set
+# sets that the picker is trained on: training takes most of the time
+PICKING_ARMS = ('measured', 'gaussian', 'poisson_gaussian')
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """A real data set with people's picks."""
+
+    name: str
+    folder: Path
+
+    @property
+    def symmetry(self) -> str:
+        """Point group of its particle."""
+        return str(json.loads((self.folder / 'dataset.json').read_text()).get('symmetry', 'C1'))
+
+    @property
+    def map(self) -> Path:
+        """Its map."""
+        return next((self.folder / 'map').glob('*.mrc'))
+
+    def list_part(self, is_judge: bool) -> list[Path]:
+        """Return every other micrograph, the part that judges or the one that is learned from."""
+        return sorted((self.folder / 'micrographs').glob('*.mrc'))[0 if is_judge else 1::2]
+
+    def list_picks(self, micrographs: list[Path]) -> list[Path]:
+        """Return the picks of micrographs."""
+        return [self.folder / 'coordinates' / f'{one.stem}.star' for one in micrographs]
+
+
+def main() -> None:
+    """Run the evaluation on each data set and write the results."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('--data', type=Path, default=ROOT.parent / 'shared' / 'data', help='folder of the data sets')
+    parser.add_argument('--work', type=Path, default=ROOT / 'build' / 'evaluation', help='folder of the runs')
+    parser.add_argument('--results', type=Path, default=ROOT / 'docs' / 'results.md', help='file that is written')
+    parser.add_argument('--topaz', default=str(ROOT / '.topaz-venv'), help='environment of Topaz')
+    parser.add_argument('--train-minutes', type=float, default=0.0, help='also learn a model for so long')
+    parser.add_argument('--picking-seeds', type=int, default=5)
+    parser.add_argument('--picking-iterations', nargs='+', default=['30', '100'])
+    parser.add_argument('--sets', nargs='+', help='names of data sets; default: all')
+    parser.add_argument('--write-only', action='store_true', help='write the results of runs that are there')
+    arguments = parser.parse_args()
+    folders = sorted(one.parent for one in arguments.data.glob('*/dataset.json'))
+    sets = [DataSet(one.name, one) for one in folders if not arguments.sets or one.name in arguments.sets]
+    if not sets:
+        sys.exit(f'no data sets with a dataset.json in {arguments.data}')
+    for one in sets:
+        if not arguments.write_only:
+            evaluate(one, arguments)
+        write_results(arguments)
+
+
+def evaluate(one: DataSet, arguments: argparse.Namespace) -> None:
+    """Simulate, generate, learn and evaluate one data set; steps that are finished are kept."""
+    work = arguments.work / one.name
+    learned, judges = one.list_part(False), one.list_part(True)
+    simulate = ['simulate', '--volume', one.map, '--micrographs', *learned, '--coordinates', *one.list_picks(learned),
+                '--symmetry', one.symmetry, '--n-micrographs', N_MICROGRAPHS, '--seed', 1]
+    run(simulate, work / 'simulated', 'manifest.json')
+    run(['generate', '--dataset', work / 'simulated', '--n-micrographs', N_MICROGRAPHS, '--seed', 2],
+        work / 'measured_noise', 'manifest.json')
+    generated = [work / 'measured_noise']
+    if arguments.train_minutes:
+        run(['train', '--dataset', work / 'simulated', '--micrographs', *learned, '--max-minutes',
+             arguments.train_minutes, '--max-steps', 100000], work / 'model', 'calibration.json')
+        run(['generate', '--model', work / 'model', '--dataset', work / 'simulated', '--n-micrographs', N_MICROGRAPHS,
+             '--seed', 2], work / 'learned', 'manifest.json')
+        generated.append(work / 'learned')
+    run(['evaluate', '--generated', *generated, '--real', *judges, '--coordinates', *one.list_picks(judges),
+         '--topaz-weights', arguments.topaz, '--topaz', Path(arguments.topaz) / 'bin' / 'topaz', '--picking',
+         '--picking-real', *learned, '--picking-coordinates', *one.list_picks(learned), '--picking-seeds',
+         arguments.picking_seeds, '--picking-iterations', *arguments.picking_iterations, '--picking-arms',
+         *PICKING_ARMS, *(folder.name for folder in generated[1:]), '--poses', '--reconstruction', '--symmetry',
+         one.symmetry], work / 'report', 'report.html')
+
+
+def run(command: list, output: Path, last: str) -> None:
+    """Run one command of cryogem unless its last file is there."""
+    if (output / last).exists():
+        return
+    words = ['cryogem', *map(str, command), '--output', str(output)]
+    sys.stdout.write(f'$ {shlex.join(words)}\n')
+    sys.stdout.flush()
+    started = time.monotonic()
+    subprocess.run([sys.executable, '-m', *words], cwd=ROOT, check=True)
+    (output / 'seconds.txt').write_text(f'{time.monotonic() - started:.0f}\n')
+
+
+def write_results(arguments: argparse.Namespace) -> None:
+    """Write docs/results.md from the reports that are there."""
+    parts = [
+        '# Results on real micrographs\n',
+        'Written by `make evaluate` from the reports of `cryogem evaluate`. Each data set is split by micrograph: from '
+        'one half everything is calibrated and learned, the other half judges. **Bold**: best of a row, *italics*: '
+        'worst, real micrographs aside. (×n): n times what two halves of the real judges differ by.\n']
+    for report in sorted(arguments.work.glob('*/report/report.json')):
+        numbers = json.loads(report.read_text())
+        parts.append(f'## {report.parents[1].name}\n')
+        parts += [f'{one}\n' for one in numbers['verdict']]
+        parts += [f'**Warning:** {one}\n' for one in numbers['warnings']]
+        parts += [f'**Looks wrong:** {one["name"]} ({name}): {one["text"]}\n'
+                  for name, found in numbers['suspicious'].items() for one in found]
+        parts.append((report.parent / 'table.md').read_text())
+        command = json.loads((report.parent / 'config.json').read_text())
+        parts.append(f'\nCalibrated on {len(command["picking_real"])} micrographs, judged by {numbers["n_real"]}; '
+                     f'{numbers["n_generated"]} generated of each set; seeds {command["seed"]} to '
+                     f'{command["seed"] + command["n_seeds"] - 1}.\n')
+    arguments.results.parent.mkdir(parents=True, exist_ok=True)
+    arguments.results.write_text('\n'.join(parts))
+    sys.stdout.write(f'results: {arguments.results}\n')
+
+
+if __name__ == '__main__':
+    main()

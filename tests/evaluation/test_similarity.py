@@ -1,0 +1,81 @@
+"""Similarity maps and their number: right where features are known."""
+
+import numpy as np
+import pytest
+import torch
+
+from cryogem.evaluation.features import TopazNetwork
+from cryogem.evaluation.frames import Frame
+from cryogem.evaluation.plots import draw_similarity
+from cryogem.evaluation.similarity import (
+    choose_queries,
+    compute_auc,
+    draw_maps,
+    make_encoder,
+    make_topaz_encoder,
+)
+from cryogem.translation.generator import ResidualGenerator
+
+CENTERS = np.array([[40.0, 40.0], [40.0, 120.0], [110.0, 80.0]])
+
+
+@pytest.fixture
+def frame():
+    y, x = np.mgrid[:150, :160]
+    contrast = np.zeros((150, 160), np.float32)
+    for cy, cx in CENTERS:
+        contrast[np.hypot(y - cy, x - cx) < 10] = -1
+    return Frame('m', contrast, CENTERS)
+
+
+def grey_encoder(image):
+    """Features that know the grey value alone."""
+    return torch.cat([image, 1 + image], dim=1)
+
+
+def test_a_map_of_perfect_features_separates_particles_from_background(frame):
+    maps = draw_maps('grey', grey_encoder, frame, 20.0, {'particle': (40.0, 40.0), 'background': (75.0, 20.0)}, 2.0)
+
+    assert [one.query for one in maps] == ['particle', 'background']
+    for one in maps:
+        assert one.similarity.shape == frame.contrast.shape
+        assert one.auc > 0.97
+    assert maps[0].similarity[40, 120] == pytest.approx(1, abs=1e-3)
+    assert maps[0].similarity[75, 20] == pytest.approx(-1, abs=1e-3)
+
+
+def test_features_without_meaning_are_at_chance(frame):
+    noise = torch.from_numpy(np.random.default_rng(0).standard_normal((1, 8, 150, 160)).astype(np.float32))
+    one, = draw_maps('noise', lambda image: noise, frame, 20.0, {'particle': (40.0, 40.0)}, 1.0)
+
+    assert one.auc == pytest.approx(0.5, abs=0.05)
+
+
+@pytest.mark.parametrize(('score', 'auc'), [
+    ([1, 2, 3, 4], 1), ([4, 3, 2, 1], 0), ([1, 1, 1, 1], 0.5), ([1, 3, 2, 4], 0.75)])
+def test_the_area_is_the_share_of_pairs_in_the_right_order(score, auc):
+    assert compute_auc(np.array(score), np.array([False, False, True, True])) == auc
+
+
+def test_an_area_needs_both_kinds():
+    assert compute_auc(np.zeros(3), np.ones(3, dtype=bool)) is None
+
+
+def test_queries_are_a_particle_off_the_border_and_the_emptiest_place(frame):
+    queries = choose_queries(frame, 20.0, np.random.default_rng(0))
+
+    assert queries['particle'] in [tuple(one) for one in CENTERS]
+    y, x = queries['background']
+    assert np.hypot(*(CENTERS - (y, x)).T).min() > 40
+    assert 0 <= y < 150
+    assert 0 <= x < 160
+
+
+@pytest.mark.parametrize('encoder', [make_encoder(ResidualGenerator()), make_topaz_encoder(TopazNetwork())])
+def test_maps_of_networks_lie_over_their_micrograph(encoder, frame, tmp_path):
+    maps = draw_maps('network', encoder, frame, 20.0, {'particle': (40.0, 40.0)}, 3.0)
+
+    assert maps[0].similarity.shape == (150, 160)
+    assert maps[0].similarity[40, 40] > 0.8 * maps[0].similarity.max()
+    draw_similarity(tmp_path / 'similarity.png', frame, maps)
+    assert (tmp_path / 'similarity.png').stat().st_size > 1000
