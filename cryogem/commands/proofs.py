@@ -36,8 +36,8 @@ from cryogem.evaluation.regressor import learn_poses
 from cryogem.evaluation.report import Picture, Row
 from cryogem.evaluation.similarity import Encoder, choose_queries, draw_maps, make_encoder, make_topaz_encoder
 from cryogem.specimen.symmetry import find_symmetry_group
-from cryogem.translation.generator import PaperGenerator
-from cryogem.translation.translate import load_generator
+from cryogem.translation.model import load_generator
+from cryogem.translation.paper import PaperGenerator
 
 logger = logging.getLogger(__name__)
 

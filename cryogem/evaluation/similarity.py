@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cryogem.evaluation.frames import Frame
-from cryogem.imaging.calibration import find_background
+from cryogem.imaging.measurement import find_background
 
 _TOPAZ_BORDER = 35                         # px that the detector takes off each side of a frame
 Encoder = Callable[[Tensor], Tensor]        # (1, 1, h, w) image -> (1, c, h', w') features
@@ -30,7 +30,10 @@ class SimilarityMap:
 def make_encoder(network: nn.Module, level: int = -2) -> Encoder:
     """Return the features of one level of a trained generator; the last but one sees about a particle."""
     def encode(image: Tensor) -> Tensor:
-        features = network.encode(image)    # type: ignore[operator]
+        # what else the network is given in training, of a simulation, is not known of a real micrograph: nothing
+        n_others = int(getattr(network, 'n_inputs', 1)) - 1
+        others = torch.zeros(image.shape[0], n_others, *image.shape[2:])
+        features = network.encode(torch.cat([image, others], dim=1))    # type: ignore[operator]
         return features[max(level, -len(features))]
 
     return encode

@@ -10,9 +10,10 @@ from scipy.stats import kurtosis, skew, wasserstein_distance
 from cryogem.evaluation.comparison import Distance
 from cryogem.evaluation.frames import Frame
 from cryogem.evaluation.spectra import compare_spectra
-from cryogem.imaging.calibration import find_background, measure_background_power, measure_frame_power
+from cryogem.imaging.calibration import measure_frame_power
 from cryogem.imaging.grey import find_good_region
 from cryogem.imaging.ice import fit_ice, render_ice
+from cryogem.imaging.measurement import find_background
 
 LAGS = (1, 2, 3, 4, 6, 8)                   # px, of the autocorrelation
 _WINDOW = 16                                # px of the local variance
@@ -48,7 +49,7 @@ def measure_statistics(frame: Frame, diameter_px: float) -> Statistics:
     inner = contrast[find_good_region(contrast)]
     background = find_background(contrast.shape, frame.centers_yx, diameter_px)
     return Statistics(
-        measure_frame_power(contrast), measure_background_power(contrast, background), _sample_evenly(inner),
+        measure_frame_power(contrast), measure_frame_power(contrast, background), _sample_evenly(inner),
         float(skew(inner, axis=None)), float(kurtosis(inner, axis=None)), measure_autocorrelation(inner),
         measure_local_variances(inner))
 
