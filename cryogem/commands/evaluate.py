@@ -43,7 +43,6 @@ from cryogem.evaluation.realism import (
     Sampling,
     choose_crop_size,
     compare_arm,
-    compare_halves,
     measure_frames,
     tell_arms_apart,
 )
@@ -134,7 +133,7 @@ def _find_all(
 ) -> Findings:
     progress = Progress('evaluation', 2 * len(shown) + 3)
     measured_real = [measure_frames(real, sampling, networks, seed) for seed in sampling.seeds]
-    comparisons = {REAL: compare_halves(measured_real, sampling)}
+    comparisons = {REAL: compare_arm(measured_real, measured_real, sampling)}       # every distance at its floor
     spectra = {REAL: _stack_spectra(measured_real[0])}
     for n_done, arm in enumerate(shown, 1):
         measured = [measure_frames(by_seed[seed].get(arm, shown[arm]), sampling, networks, seed)

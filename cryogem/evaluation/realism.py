@@ -81,11 +81,6 @@ def compare_arm(
     return found
 
 
-def compare_halves(real: Sequence[Sequence[Measured]], sampling: Sampling) -> dict[str, Comparison]:
-    """Compare the real micrographs with themselves: every distance stands at its floor."""
-    return compare_arm(real, real, sampling)
-
-
 def tell_arms_apart(arms: Mapping[str, Sequence[Frame]], real: Sequence[Frame], seeds: Sequence[int]
               ) -> dict[str, TwoSampleTest]:
     """Let the classifier tell each arm from the real micrographs, and one half of these from the other."""

@@ -7,39 +7,42 @@ import torch
 
 from cryogem.evaluation.frames import Frame
 from cryogem.imaging.ctf import evaluate_ctf
-from cryogem.imaging.noise import draw_field
+from cryogem.imaging.noise import add_poisson_gaussian_noise, draw_field
 from cryogem.imaging.spectrum import N_SHELLS
 from cryogem.records import Ctf, Micrograph, Particle
 
 PIXEL_SIZE, SIDE, DIAMETER = 5.0, 320, 24.0             # Å/px, px, px
 N = 8                                       # micrographs of a set
 _SHELLS = np.arange(N_SHELLS)
-_SHOT = 0.5 + 0.2 * np.exp(-_SHELLS / 60)   # power of shot noise that a detector has softened
+_SHOT = 0.2 + 0.2 * np.exp(-_SHELLS / 60)   # power of shot noise that a detector has softened
 _ICE = 3.0 * np.exp(-_SHELLS / 8)           # power of ice gradients
-_N_PARTICLES = 14
+_N_PARTICLES = 7
+_SIGNAL = 0.12                              # sd of the clean image; noise has about 0.9
 
 
 def make_set(kind: str, seed: int, n: int = N) -> list[Frame]:
     """Return micrographs of one kind, with records and clean twins.
 
     same: particles and solvent through the CTF, shot noise; half_signal: half the variance of the signal; shot: shot
-    noise of 1.15 times the amplitude; gaussian: the particles under white noise; photographs: shapes and textures.
+    noise of 1.15 times the amplitude; gaussian, poisson_gaussian: the particles under white noise; photographs: walls.
     """
     return [_make_frame(kind, np.random.default_rng((seed, i)), i) for i in range(n)]
 
 
 def _make_frame(kind: str, rng: np.random.Generator, index: int) -> Frame:
-    defocus = rng.uniform(14000, 20000)
+    defocus = rng.uniform(16000, 17500)
     ctf = Ctf(defocus, defocus, 0.0)
     particles, density = _draw_particles(rng)
     clean = -_through_ctf(density, ctf)
-    clean *= 0.6 / clean.std()
-    solvent = _through_ctf(rng.standard_normal((SIDE, SIDE)), ctf) * 0.6
+    clean *= _SIGNAL / clean.std()
+    solvent = _through_ctf(rng.standard_normal((SIDE, SIDE)), ctf) * 0.8
     ice = draw_field(_ICE, (SIDE, SIDE), rng)
     if kind == 'half_signal':
         clean = clean * np.sqrt(0.5)
     if kind == 'gaussian':
-        noisy = clean + rng.standard_normal((SIDE, SIDE)) * 1.2
+        noisy = clean + rng.standard_normal((SIDE, SIDE)) * 0.85
+    elif kind == 'poisson_gaussian':
+        noisy = add_poisson_gaussian_noise(clean.astype(np.float32), 500.0, 0.02, rng)
     elif kind == 'photographs':
         noisy = _draw_photograph(rng)
     else:

@@ -43,9 +43,9 @@ def test_a_micrograph_with_a_wrong_defocus_is_named(frames):
 
 
 def test_a_micrograph_with_unlabelled_particles_is_named(frames):
-    kept = frames[4].record.particles[:5]
+    kept = frames[4].record.particles[:2]
     faulty = replace_frame(frames, 4, record=dataclasses.replace(frames[4].record, particles=kept),
-                           centers_yx=frames[4].centers_yx[:5])
+                           centers_yx=frames[4].centers_yx[:2])
 
     assert name_suspects(faulty) == [('unlabelled', 'same_4')]
 
