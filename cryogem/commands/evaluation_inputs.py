@@ -145,7 +145,8 @@ def _scale_record(record: Micrograph, shape: tuple[int, ...], pixel_size: float)
     """Return the record of a micrograph that was brought to the working pixel size and to (h, w) `shape`."""
     if record.shape == shape:
         return record
-    centers = resample_centers(np.array([one.center_yx for one in record.particles]).reshape(-1, 2), record.shape, shape)
+    centers = np.array([one.center_yx for one in record.particles]).reshape(-1, 2)
+    centers = resample_centers(centers, record.shape, shape)
     particles = tuple(dataclasses.replace(one, center_yx=(float(y), float(x)))
                       for one, (y, x) in zip(record.particles, centers, strict=True))
     return dataclasses.replace(record, shape=(shape[0], shape[1]), pixel_size=pixel_size, particles=particles)
