@@ -55,6 +55,8 @@ def main() -> None:
     parser.add_argument('--train-minutes', type=float, default=0.0, help='also learn a model for so long')
     parser.add_argument('--picking-seeds', type=int, default=5)
     parser.add_argument('--picking-iterations', nargs='+', default=['30', '100'])
+    parser.add_argument('--picking-scratch', action=argparse.BooleanOptionalAction, default=True)
+    parser.add_argument('--picking-arms', nargs='+', default=PICKING_ARMS)
     parser.add_argument('--sets', nargs='+', help='names of data sets; default: all')
     parser.add_argument('--write-only', action='store_true', help='write the results of runs that are there')
     arguments = parser.parse_args()
@@ -88,7 +90,8 @@ def evaluate(one: DataSet, arguments: argparse.Namespace) -> None:
          '--topaz-weights', arguments.topaz, '--topaz', Path(arguments.topaz) / 'bin' / 'topaz', '--picking',
          '--picking-real', *learned, '--picking-coordinates', *one.list_picks(learned), '--picking-seeds',
          arguments.picking_seeds, '--picking-iterations', *arguments.picking_iterations, '--picking-arms',
-         *PICKING_ARMS, *(folder.name for folder in generated[1:]), '--poses', '--reconstruction', '--symmetry',
+         *arguments.picking_arms, *(folder.name for folder in generated[1:]), '--poses', '--reconstruction',
+         '--picking-scratch' if arguments.picking_scratch else '--no-picking-scratch', '--symmetry',
          one.symmetry], work / 'report', 'report.html')
 
 
