@@ -9,6 +9,7 @@ import numpy as np
 import pyworkflow as pw
 from pyworkflow.viewer import DESKTOP_TKINTER, MessageView
 
+from cryogem_scipion.objects import CryogemEvaluation
 from cryogem_scipion.protocols import ProtCryogemGenerate, ProtCryogemSimulate, ProtCryogemTrain
 from cryogem_scipion.tests.data import makeSyntheticData
 from cryogem_scipion.tests.test_chain import ChainTest
@@ -190,6 +191,21 @@ class TestCryogemViewers(InterfaceTest):
         view, = viewer(project=self.proj, protocol=self.train)._visualize(self.train.outputModel)
         rows = dict(view.rows)
         self.assertEqual(rows['description.steps'], '4')
+
+    def test_a_simulation_shows_what_was_measured_for_it(self):
+        viewer = pw.Config.getDomain().findViewers(self.simulate.outputSimulation, DESKTOP_TKINTER)[0]
+        view, = viewer(project=self.proj, protocol=self.simulate)._visualize(self.simulate.outputSimulation)
+        self.assertEqual(dict(view.rows)['pixel_size'], '4')
+
+    def test_an_evaluation_shows_its_page_else_its_figures_else_says_that_there_are_none(self):
+        folder = Path(self.makeFolder())
+        evaluation = CryogemEvaluation(path=str(folder))
+        viewer = pw.Config.getDomain().findViewers(evaluation, DESKTOP_TKINTER)[0](project=self.proj)
+        self.assertIsInstance(viewer._visualize(evaluation)[0], MessageView)
+        (folder / 'report.json').write_text('{"a": 1}')
+        self.assertEqual(viewer._visualize(evaluation)[0].rows, [['a', '1']])
+        (folder / 'report.html').write_text('<html></html>')
+        self.assertIsInstance(viewer._visualize(evaluation)[0], PageView)
 
     def test_a_run_that_has_made_nothing_says_so(self):
         empty = self.newGenerate('measured')

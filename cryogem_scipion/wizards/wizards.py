@@ -21,6 +21,7 @@ class CryogemWizard(Wizard):
 
     _targets: list = []
     _sets: tuple[str, ...] = ()             # parameters of the form that it fills in
+    _labels: dict[str, str] = {}            # what they are called where the form says it only once for two
 
     def propose(self, protocol, folder: str) -> Proposal:
         """Return the proposal for the present values of a form; `folder` is for files that live as long as it."""
@@ -37,7 +38,7 @@ class CryogemWizard(Wizard):
 
     def _ask(self, form, proposal: Proposal, folder: str) -> Proposal | None:
         """Return what the user takes from the window, None if nothing."""
-        labels = {name: form.protocol.getParam(name).label.get() for name in self._sets}
+        labels = {name: self._labels.get(name) or form.protocol.getParam(name).label.get() for name in self._sets}
         dialog = ProposalDialog(form.root, _TITLE, proposal, labels, **self._getField(form, folder))
         return dialog.proposal if dialog.resultYes() else None
 
@@ -75,6 +76,7 @@ class CryogemPicksWizard(CryogemWizard):
 
     _targets = [(ProtCryogemSimulate, ['particlesMean', 'particlesSd', 'minimumDistance'])]
     _sets = ('particlesMean', 'particlesSd', 'minimumDistance')
+    _labels = {'particlesMean': 'Particles per micrograph', 'particlesSd': 'Standard deviation'}
 
     def propose(self, protocol, folder):
         """Measure the picks."""
@@ -97,6 +99,7 @@ class CryogemDefocusWizard(CryogemWizard):
 
     _targets = [(ProtCryogemSimulate, ['defocusMin', 'defocusMax'])]
     _sets = ('defocusMin', 'defocusMax')
+    _labels = {'defocusMin': 'Least defocus (Å)', 'defocusMax': 'Largest defocus (Å)'}
 
     def propose(self, protocol, folder):
         """Look through the set."""
