@@ -97,7 +97,8 @@ class Workflow:
         print(f'    {protocol.getStatus()} after {time.time() - started:.0f} s, log: '
               f'{os.path.abspath(protocol.getStdoutLog())}')
         if not protocol.isFinished():
-            print('\n'.join(protocol.getLogsLastLines(20)))
+            for log in (0, 1):                                  # stdout, stderr
+                print('\n'.join(protocol.getLogsLastLines(20, logFile=log)))
             sys.exit(f'ERROR: {label}: {protocol.getErrorMessage()}')
         for output, value in protocol.iterOutputAttributes():
             print(f'    {output}: {value}', flush=True)
