@@ -308,6 +308,8 @@ def tellWizards(driver: Driver) -> Iterator[float]:
     for name, wizard in pw.Config.getDomain().findWizards(protocol, DESKTOP_TKINTER).items():
         if name in ('defocusMax', 'particlesSd', 'minimumDistance'):            # the same window as their neighbour
             continue
+        if name == 'defocusMin' and protocol.getCtfPointer().get() is None:
+            continue
         known = driver.listDialogs()
         driver.root.after(10, wizard().show, window)
         yield from driver.waitForDialog(known)

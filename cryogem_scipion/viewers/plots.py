@@ -49,8 +49,14 @@ def plotMicrographs(panels: Sequence[Panel], title: str, columns: int = 0) -> Em
     return plotter
 
 
-def plotColumns(columns: dict[str, list[float]], groups: dict[str, list[str]], xLabel: str, title: str) -> EmPlotter:
-    """Plot columns of numbers over the one called `xLabel`, a subplot for each group; what is no number is left out."""
+def plotColumns(columns: dict[str, list[float]], groups: dict[str, list[str]], xLabel: str, title: str,
+                logarithmic: Sequence[str] = ()) -> EmPlotter:
+    """Plot columns of numbers over the one called `xLabel`, a subplot for each group; what is no number is left out.
+
+    Parameters
+    ----------
+    logarithmic : the groups whose axis is.
+    """
     plotter = EmPlotter(x=len(groups), y=1, windowTitle=title, figsize=(7, 0.8 + 3.2 * len(groups)))
     for name, members in groups.items():
         axes = plotter.createSubPlot(name, xLabel, '')
@@ -58,6 +64,8 @@ def plotColumns(columns: dict[str, list[float]], groups: dict[str, list[str]], x
             x, y = np.array(columns[xLabel]), np.array(columns[member])
             axes.plot(x[np.isfinite(y)], y[np.isfinite(y)], label=member, linewidth=1,
                       marker='o' if np.isfinite(y).sum() < 30 else None, markersize=3)
+        if name in logarithmic:
+            axes.set_yscale('log')
         axes.grid(alpha=0.3)
         axes.legend(fontsize=8)
     return plotter
@@ -71,7 +79,7 @@ def plotViews(starPath: Path, title: str) -> EmPlotter:
     axes = plotter.createSubPlot(f'Views of {len(rot)} particles (rot, tilt)', '', '', projection='mollweide')
     longitude, latitude = np.radians((rot + 180) % 360 - 180), np.radians(90 - tilt)
     if len(rot) > 400:
-        bins = axes.hexbin(longitude, latitude, gridsize=40, cmap='viridis', mincnt=1)
+        bins = axes.hexbin(longitude, latitude, gridsize=20 if len(rot) < 5000 else 40, cmap='viridis', mincnt=1)
         plotter.getFigure().colorbar(bins, ax=axes, shrink=0.7, label='particles')
     else:
         axes.scatter(longitude, latitude, s=6)

@@ -8,6 +8,7 @@ from cryogem_scipion.viewers.plots import plotColumns
 from cryogem_scipion.viewers.views import readTable
 
 _STEP, _SECONDS = 'step', 'seconds'
+_JUDGED = 'Realism on held-out micrographs (distance: less is better)'
 # Beginnings of the columns that say how real it looks.
 _REALISM = ('realism', 'held', 'frechet', 'spectrum', 'variance', 'distance', 'prior', 'auc', 'score')
 
@@ -32,11 +33,11 @@ class CryogemTrainViewer(CryogemViewer):
         if not rows:
             return self._say(f'No step is finished yet: {path}')
         columns = {name: [_toNumber(row[index]) for row in rows] for index, name in enumerate(names)}
-        return [plotColumns(columns, groupColumns(names), _STEP, 'Training')]
+        return [plotColumns(columns, groupColumns(names), _STEP, 'Training', (_JUDGED,))]
 
     def _viewSamples(self) -> list:
         paths = sorted((self._getFolder() / 'samples').glob('*.png'))
-        return self._pictures(paths, 'Samples')
+        return self._pictures(paths, 'Samples: clean, with measured noise, generated, and a real crop')
 
     def _viewCard(self) -> list:
         return self._table(self._getFolder() / 'card.json', 'Model card')
@@ -44,12 +45,12 @@ class CryogemTrainViewer(CryogemViewer):
 
 def groupColumns(names: list[str]) -> dict[str, list[str]]:
     """Return the columns of the metrics by the subplot they belong to."""
-    groups: dict[str, list[str]] = {'Losses': [], 'Realism on held-out micrographs': [], 'Gradients and residual': []}
+    groups: dict[str, list[str]] = {'Losses': [], _JUDGED: [], 'Gradients and residual': []}
     for name in names:
         if name in (_STEP, _SECONDS):
             continue
         if name.startswith(_REALISM):
-            groups['Realism on held-out micrographs'].append(name)
+            groups[_JUDGED].append(name)
         elif name.endswith(('loss', 'penalty')):
             groups['Losses'].append(name)
         else:                               # of another order of magnitude than the losses

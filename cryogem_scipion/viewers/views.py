@@ -13,6 +13,7 @@ from PIL import Image, ImageTk
 from pyworkflow.viewer import View
 
 _SCREEN_SHARE = 0.85                        # of the screen that a picture may fill
+_NARROW = 700                               # px: a picture narrower than this is enlarged
 _ROWS = 30                                  # of a table that are seen at once
 
 
@@ -28,7 +29,7 @@ class PageView(View):
 
 
 class PictureView(View):
-    """PNG pictures in a window, one after another; smaller where the screen is too small."""
+    """PNG pictures in a window, one after another, as large as the screen allows."""
 
     # Tk forgets a picture that nobody holds, and nobody holds a view: as long as the window is there, this does.
     _photos: 'weakref.WeakKeyDictionary[tk.Label, ImageTk.PhotoImage]' = weakref.WeakKeyDictionary()
@@ -43,6 +44,7 @@ class PictureView(View):
         self._window.configure(bg='white')
         self._label = tk.Label(self._window, bg='white', bd=0)
         self._label.grid(row=0, column=0, columnspan=3, padx=6, pady=6)
+        tk.Label(self._window, text=self.title, bg='white').grid(row=2, column=0, columnspan=3, pady=(0, 6))
         if len(self.paths) > 1:
             tk.Button(self._window, text='< Previous', command=lambda: self.turn(-1)).grid(row=1, column=0, pady=4)
             self._caption = tk.Label(self._window, bg='white')
@@ -58,7 +60,8 @@ class PictureView(View):
         with Image.open(path) as opened:
             picture = opened.convert('RGB')
         room = (self._window.winfo_screenwidth() * _SCREEN_SHARE, self._window.winfo_screenheight() * _SCREEN_SHARE)
-        scale = min(1.0, room[0] / picture.width, room[1] / picture.height)
+        enlarged = 2.0 if picture.width < _NARROW else 1.0
+        scale = min(enlarged, room[0] / picture.width, room[1] / picture.height)
         size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
         photo = ImageTk.PhotoImage(picture.resize(size, Image.Resampling.LANCZOS), master=self._window)
         self._label.configure(image=photo)

@@ -127,8 +127,9 @@ def makePreview(protocol, folder: str) -> Proposal:
                           {'dataset': str(dataset), 'n_micrographs': 1, 'seed': values['seed']}, folder)
     calibration = read_json(generated / 'calibration.json', 'output')
     diameter = {'particle_diameter': calibration['particle_diameter']}
-    real = {**diameter, 'micrographs': values['micrographs'], 'pixel_size': values['pixel_size'],
-            'coordinates': values.get('coordinates', [])}
+    first = min(os.listdir(os.path.join(folder, 'micrographs')))
+    real = {**diameter, 'micrographs': [os.path.join(folder, 'micrographs', first)],
+            'pixel_size': values['pixel_size'], 'coordinates': values.get('coordinates', [])}
     pictures = [_drawPicks(protocol, real, _renew(folder, 'real'))]
     made = {**diameter, 'micrographs': [str(generated / 'micrographs' / '*.mrc')],
             'coordinates': [str(generated / 'coordinates' / '*.star')]}
