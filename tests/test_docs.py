@@ -9,9 +9,9 @@ from cryogem.config import COMMANDS, key_of
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / 'README.rst', *sorted((ROOT / 'docs').glob('*.rst'))]
-# Flags of other programs that the manual shows.
-FOREIGN = {'--nogui', '--grep', '--devel', '--help', '--config', '--partition', '--array', '--gres', '--time', '--mem',
-           '--cpus-per-task', '--nodes', '--ntasks-per-node'}
+# Other programs that the manual shows, each with flags of its own.
+FOREIGN = ('sbatch', 'srun', 'torchrun', '#SBATCH', 'scipion', 'xvfb-run', '--rdzv')
+FOREIGN_FLAGS = {'--help', '--config', '--nogui'}
 
 
 def read_pages() -> str:
@@ -45,9 +45,10 @@ def test_every_picture_of_the_manual_is_used():
 
 
 def test_every_flag_of_the_manual_is_one():
-    named = set(re.findall(r'(?<![\w-])(--[a-z][a-z0-9-]+)', read_pages()))
+    lines = [line for line in read_pages().splitlines() if not any(word in line for word in FOREIGN)]
+    named = set(re.findall(r'(?<![\w-])(--[a-z][a-z0-9-]+)', '\n'.join(lines)))
 
-    assert named - list_flags() - FOREIGN == set()
+    assert named - list_flags() - FOREIGN_FLAGS == set()
 
 
 def test_every_command_is_in_the_manual():

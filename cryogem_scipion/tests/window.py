@@ -18,7 +18,8 @@ from pathlib import Path
 from tkinter import ttk
 from typing import Any
 
-_SIZE, _SMALL = '1500x950+0+0', 150_000     # of the project window; bytes that a picture may have
+_SIZE, _TALL = '1500x950+0+0', '1300x1190+0+0'          # of the project window
+_SMALL = 150_000                            # bytes that a picture may have
 _PATIENCE = 240                             # s for one wait inside a story
 
 
@@ -169,9 +170,11 @@ def tellWindow(driver: Driver) -> Iterator[float]:
     """The project window with the newest run of ours selected."""
     view = driver.window.getViewWidget()
     view.refreshRuns()
-    run = next(one for one in reversed(list(driver.project.getRuns())) if one.isFinished())
+    run = next(one for one in reversed(list(driver.project.getRuns()))
+               if one.isFinished() and one.getClassName().startswith('ProtCryogem'))
     view._selectItemProtocol(run)
     view._updateSelection()
+    driver.root.geometry(_TALL)             # the whole graph
     yield 1
     driver.save(driver.root, 'window')
 

@@ -32,8 +32,7 @@ class CryogemSimulateViewer(CryogemMicrographsViewer):
         return self.protocol.getCtfPointer().get()
 
     def _viewCalibration(self) -> list:
-        pages = [path for path in self._getFolder().glob('**/*.html') if path.is_file()]
-        return self._page(pages[0] if pages else self._getFolder() / 'calibration.html', 'The page of the calibration')
+        return self._page(self._getFolder() / 'calibration' / 'report.html', 'The page of the calibration')
 
     def _viewNumbers(self) -> list:
         return self._table(self._getFolder() / 'calibration.json', 'Calibration')
@@ -45,12 +44,19 @@ class CryogemSimulateViewer(CryogemMicrographsViewer):
     def _viewClean(self) -> list:
         panels = [Panel(mic.getMicName(), self._find('clean', mic), *self._getPositions(mic))
                   for mic in self._getMicrographs()]
-        return [plotMicrographs(panels, 'Coordinates over clean images')] if panels else self._nothing()
+        return self._plot(panels, 'Coordinates over clean images')
 
     def _viewMasks(self) -> list:
         panels = [Panel(mic.getMicName(), self._find('clean', mic), mask=self._find('masks', mic))
                   for mic in self._getMicrographs()]
-        return [plotMicrographs(panels, 'Masks')] if panels else self._nothing()
+        return self._plot(panels, 'Masks')
+
+    def _plot(self, panels: list[Panel], title: str) -> list:
+        """Return a plot of files beside the micrographs, or say that the form left them out."""
+        missing = [path for panel in panels for path in (panel.path, panel.mask) if path and not os.path.exists(path)]
+        if missing:
+            return self._say(f'{missing[0]} is not there: *Files besides micrographs* of the run does not name it.')
+        return [plotMicrographs(panels, title)] if panels else self._nothing()
 
     def _find(self, kind: str, mic) -> str:
         return os.path.join(self._getFolder(), kind, os.path.basename(mic.getFileName()))
