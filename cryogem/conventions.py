@@ -18,6 +18,8 @@ Coordinates
     Tables hold integer centres; the sub-pixel rest is in the origin: ``centre = coordinate - origin / pixel_size``.
 """
 
+import math
+
 import numpy as np
 
 _PLANCK_OVER_SQRT_2ME = 12.2643247          # Å·sqrt(V): h / sqrt(2 m_e e)
@@ -76,5 +78,5 @@ def split_center(center: float) -> tuple[int, float]:
 
     ``center = coordinate - origin`` with the origin within half a pixel (RELION truncates fractional coordinates).
     """
-    coordinate = int(np.floor(center + 0.5))
+    coordinate = math.floor(center + 0.5)
     return coordinate, coordinate - center

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from cryogem.conventions import split_center
 from cryogem.records import Ctf, Micrograph, Particle
 from cryogem.specimen.symmetry import find_symmetry_group, reduce_to_asymmetric_unit
 
@@ -70,12 +71,13 @@ def build_particles(
     symmetry : point group; but for C1 three columns hold the equivalent pose in the asymmetric unit.
     """
     rows = [(record, particle) for record in records for particle in select_particles(record, is_listed_pickable)]
+    x, y = ([split_center(particle.center_yx[axis]) for _, particle in rows] for axis in (1, 0))
     columns: Columns = {
         'rlnMicrographName': [name_in_tables(record) for record, _ in rows],
-        'rlnCoordinateX': [particle.coordinate_xy[0] for _, particle in rows],
-        'rlnCoordinateY': [particle.coordinate_xy[1] for _, particle in rows],
-        'rlnOriginXAngst': [particle.origin_xy[0] * record.pixel_size for record, particle in rows],
-        'rlnOriginYAngst': [particle.origin_xy[1] * record.pixel_size for record, particle in rows],
+        'rlnCoordinateX': [coordinate for coordinate, _ in x],
+        'rlnCoordinateY': [coordinate for coordinate, _ in y],
+        'rlnOriginXAngst': [origin * record.pixel_size for (record, _), (_, origin) in zip(rows, x, strict=True)],
+        'rlnOriginYAngst': [origin * record.pixel_size for (record, _), (_, origin) in zip(rows, y, strict=True)],
         'rlnAngleRot': [particle.rot for _, particle in rows],
         'rlnAngleTilt': [particle.tilt for _, particle in rows],
         'rlnAnglePsi': [particle.psi for _, particle in rows],
