@@ -5,6 +5,8 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from cryogem.commands.inputs import find_pixel_size, read_real_micrographs
 from cryogem.config import CalibrateConfig, MicroscopeConfig, describe_run
 from cryogem.dataset import layout
@@ -14,12 +16,16 @@ from cryogem.imaging.calibration import Calibration, RealMicrograph
 from cryogem.imaging.ctf_fit import fit_ctf
 from cryogem.imaging.grey import find_good_region, measure_grey_scale
 from cryogem.imaging.measurement import Inspection, inspect
+from cryogem.imaging.noise_fit import fit_noise
 from cryogem.imaging.resampling import choose_working_pixel_size
+from cryogem.imaging.spectrum import N_SHELLS
 from cryogem.io.files import make_folder, write_json
 from cryogem.progress import Progress
 from cryogem.records import Ctf
 
 logger = logging.getLogger(__name__)
+
+_FINE_FROM = 0.8                            # share of the working Nyquist frequency from which finer noise is measured
 
 
 def run(config: CalibrateConfig, output: Path) -> None:
@@ -50,15 +56,34 @@ def measure(
     micrographs = read_real_micrographs(config, working)
     if not config.ctfs:
         micrographs = estimate_ctfs(micrographs, working, config)
-    shapes = [one.original_shape for one in micrographs]
     calibration, seen = inspect(micrographs, working, particle_diameter)
-    calibration = dataclasses.replace(calibration, original_pixel_size=pixel_size,
-                                      original_shape=max(shapes, key=shapes.count))
+    calibration = keep_originals(calibration, micrographs, pixel_size)
     logger.info('%d real micrographs of %d x %d px at %.3g Å/px', len(micrographs), calibration.shape[1],
                 calibration.shape[0], working)
     if calibration.particles_per_frame is not None:
         logger.info('picked particles per micrograph: %.1f ± %.1f', *calibration.particles_per_frame)
     return calibration, seen
+
+
+def keep_originals(
+    calibration: Calibration, micrographs: Sequence[RealMicrograph], pixel_size: float
+) -> Calibration:
+    """Return the calibration with what is known of the files before binning; `pixel_size` is theirs, Å/px.
+
+    Their noise is wanted beyond the working Nyquist frequency alone: ice and particles, which lie below, are left out.
+    """
+    shapes = [one.original_shape for one in micrographs]
+    pairs = list(zip(micrographs, calibration.micrographs, strict=True))
+    powers = [real.original_power / one.grey_sd ** 2 for real, one in pairs if real.original_power is not None]
+    first = int(_FINE_FROM * N_SHELLS * pixel_size / calibration.pixel_size)
+    noise = None
+    if len(powers) == len(pairs) and first < _FINE_FROM * N_SHELLS * 0.99:
+        fine = np.stack(powers)
+        fine[:, :first] = fine[:, first:first + 1]
+        noise, _ = fit_noise(fine, [one.ctf for _, one in pairs], pixel_size,
+                             np.array([one.weight for _, one in pairs]))
+    return dataclasses.replace(calibration, original_pixel_size=pixel_size, original_noise=noise,
+                               original_shape=max(shapes, key=shapes.count))
 
 
 def estimate_ctfs(

@@ -13,9 +13,9 @@ import torch
 from cryogem.config import MicroscopeConfig, SimulateConfig
 from cryogem.dataset.reader import split_weight
 from cryogem.errors import ConfigError, InputError
-from cryogem.imaging.calibration import Calibration, RealMicrograph
+from cryogem.imaging.calibration import Calibration, RealMicrograph, measure_frame_power
+from cryogem.imaging.grey import measure_grey_scale
 from cryogem.imaging.resampling import resample_centers, resample_image
-from cryogem.imaging.spectrum import measure_tiles
 from cryogem.io.files import find_by_stem, find_files
 from cryogem.io.mrc import read_micrograph, read_micrograph_header, read_volume
 from cryogem.io.star import read_coordinates, read_tables
@@ -100,9 +100,18 @@ def read_frames(
         centers = read_coordinates(picks[name]) if name in picks else np.empty((0, 2))
         _check_inside(centers, image.shape, name)
         frames.append(RealMicrograph(name, resampled, resample_centers(centers, image.shape, resampled.shape),
-                                     original_power=measure_tiles(image),
+                                     original_power=_measure_whole(image),
                                      original_shape=(image.shape[0], image.shape[1])))
     return frames
+
+
+def _measure_whole(image: np.ndarray) -> np.ndarray:
+    """Return the (N_SHELLS,) spectrum of an (h, w) file, grey values² per px; outlying pixels do not count.
+
+    Of the whole frame: in smaller tiles the finest Thon rings would run into each other.
+    """
+    scale = measure_grey_scale(image)
+    return measure_frame_power(scale.normalise(image)) * scale.sd ** 2
 
 
 def read_real_image(path: Path, pixel_size: float | None) -> tuple[np.ndarray, float]:

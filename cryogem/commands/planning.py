@@ -8,11 +8,13 @@ import numpy as np
 from cryogem.config import GenerateConfig, SimulateConfig
 from cryogem.dataset.plan import Plan
 from cryogem.errors import ConfigError
+from cryogem.imaging.background import evaluate_background_power
 from cryogem.imaging.calibration import Calibration
 from cryogem.imaging.exposure import Exposure
 from cryogem.imaging.noise_fit import evaluate_gain
 from cryogem.imaging.refinement import FineGrid
-from cryogem.imaging.spectrum import N_SHELLS
+from cryogem.imaging.spectrum import N_SHELLS, spread_shells
+from cryogem.records import Micrograph
 
 
 def build_plan(
@@ -99,19 +101,22 @@ def refine(
         return exposure, contrast
     refined = grid.refine_image(contrast)
     if rng is not None:
-        refined += grid.draw_fine_noise(find_fine_power(grid, calibration, exposure.record.source), rng)
+        refined += grid.draw_fine_noise(find_fine_power(grid, calibration, exposure.record), rng)
     return Exposure(grid.refine_record(exposure.record), grid.refine_image(exposure.clean),
                     grid.refine_mask(exposure.instance_mask)), refined
 
 
-def find_fine_power(grid: FineGrid, calibration: Calibration, source: int) -> np.ndarray:
-    """Return the (N_SHELLS,) power of real micrograph `source` in the original pixels, contrast units² per px.
+def find_fine_power(grid: FineGrid, calibration: Calibration, record: Micrograph) -> np.ndarray:
+    """Return the noise power of a record in the original pixels, (h, w // 2 + 1), contrast units² per px.
 
-    That of the set with the level of the micrograph; where the calibration does not say it, what working pixels hold
-    goes on flat.
+    That of the files, with the level of the record's real micrograph and the rings of the record's own CTF; where the
+    calibration does not know it, what working pixels hold goes on flat.
     """
-    real = calibration.micrographs[source]
-    if calibration.original_power is None:
-        return grid.continue_power(np.array(real.noise_power))
-    return np.array(calibration.original_power) * evaluate_gain(
-        real.noise_level, real.noise_slope, np.arange(N_SHELLS) * grid.ratio)
+    real = calibration.micrographs[record.source]
+    if calibration.original_noise is None:
+        return spread_shells(grid.continue_power(np.array(real.noise_power)), grid.shape)
+    at_nyquist = float(evaluate_gain(real.noise_level, real.noise_slope, np.array([N_SHELLS]))[0])
+    micrographs = list(calibration.micrographs)
+    micrographs[record.source] = dataclasses.replace(real, noise_level=at_nyquist, noise_slope=0.0)
+    fine = dataclasses.replace(calibration, noise=calibration.original_noise, micrographs=tuple(micrographs))
+    return evaluate_background_power(grid.refine_record(record), fine, grid.shape)

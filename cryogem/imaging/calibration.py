@@ -83,6 +83,7 @@ class Calibration:
     variance_slope: float = 0.0             # d log(noise variance) / d contrast: brighter places are noisier
     original_pixel_size: float | None = None            # Å/px of the files
     original_shape: tuple[int, int] | None = None       # (h, w) of most files, px
+    original_noise: NoiseModel | None = None            # noise of the files up to *their* Nyquist frequency
     original_power: tuple[float, ...] | None = None     # mean spectrum of the files up to *their* Nyquist frequency
 
     def to_json(self) -> dict[str, Any]:
@@ -100,7 +101,8 @@ class Calibration:
         try:
             rest = {key: _as_tuple(value) for key, value in values.items() if key not in ('units', 'summary')}
             parts = {key: _rebuild(kind, values.get(key))
-                     for key, kind in (('noise', NoiseModel), ('picks', PickCheck), ('signal', SignalQuality))}
+                     for key, kind in (('noise', NoiseModel), ('original_noise', NoiseModel), ('picks', PickCheck),
+                                       ('signal', SignalQuality))}
             micrographs = tuple(_rebuild_micrograph(one) for one in values['micrographs'])
             return cls(**{**rest, **parts, 'micrographs': micrographs})
         except (KeyError, TypeError, AttributeError) as error:

@@ -48,10 +48,16 @@ class FineGrid:
         return (np.asarray(centers_yx) + 0.5) / self.ratio - 0.5
 
     def refine_image(self, image: np.ndarray) -> np.ndarray:
-        """Fourier-pad an (h, w) image of working pixels; (h', w') float32, grey values keep their scale."""
+        """Fourier-pad an (h, w) image of working pixels; (h', w') float32, grey values keep their scale.
+
+        What lies beyond the circle of the working Nyquist frequency, in the corners of its square, is left out: signal
+        ends at the circle, and finer noise goes on from there.
+        """
         lengths = [choose_lengths(n + 2 * _PAD, self.ratio) for n in image.shape]
         padded = _pad_smoothly(image, lengths[0][0], lengths[1][0])
         spectrum = torch.fft.rfft2(torch.from_numpy(padded))
+        ky, kx = torch.fft.fftfreq(padded.shape[0])[:, None], torch.fft.rfftfreq(padded.shape[1])
+        spectrum[ky ** 2 + kx ** 2 >= 0.25] = 0
         # fine pixel 0 lies here in the padded frame, in working pixels
         start = 0.5 / self.ratio - 0.5 + _PAD
         fine = pad_spectrum(spectrum, padded.shape, (lengths[0][1], lengths[1][1]), (start, start))
@@ -75,17 +81,14 @@ class FineGrid:
 
         Parameters
         ----------
-        power : (N_SHELLS,) power per fine pixel up to the Nyquist frequency of fine pixels, contrast units².
+        power : (h', w' // 2 + 1) power per fine pixel, contrast units².
 
         Returns
         -------
         (h', w') float32, contrast units.
         """
-        amplitude = np.interp(shell_positions(self.shape), np.arange(N_SHELLS), np.sqrt(np.maximum(power, 0)))
-        ky, kx = np.fft.fftfreq(self.shape[0])[:, None], np.fft.rfftfreq(self.shape[1])
-        nyquist = 0.5 / self.ratio
-        amplitude[(np.abs(ky) < nyquist) & (kx < nyquist)] = 0
-        return filter_noise(amplitude, self.shape, rng)
+        is_held = shell_positions(self.shape) * self.ratio < N_SHELLS
+        return filter_noise(np.where(is_held, 0, np.sqrt(np.maximum(power, 0))), self.shape, rng)
 
     def continue_power(self, working_power: np.ndarray) -> np.ndarray:
         """Return a spectrum (N_SHELLS,) of fine pixels that goes on flat beyond the last shells of working ones."""
