@@ -29,7 +29,7 @@ def test_the_same_seed_gives_the_same_bytes_in_every_file_of_simulate(real_set, 
         runs.append(fingerprint(out))
 
     assert runs[0] == runs[1]
-    assert len(runs[0]) == 25
+    assert len(runs[0]) == 31
 
 
 def test_two_workers_give_the_same_bytes_as_one_in_simulate(real_set, simulated, tmp_path, fingerprint):

@@ -139,8 +139,8 @@ def test_with_no_format_there_are_micrographs_records_and_tables_alone(real_set,
     assert main(real_set.simulate(out, '--n-micrographs', '1', '--formats', 'none')) == 0
 
     assert {path.name for path in out.iterdir()} == {
-        'config.json', 'outline.json', 'manifest.json', 'calibration.json', 'micrographs', 'records', 'coordinates',
-        'specimen', 'micrographs.star', 'particles.star', 'particles_other.star'}
+        'config.json', 'outline.json', 'manifest.json', 'calibration.json', 'calibration', 'micrographs', 'records',
+        'coordinates', 'specimen', 'micrographs.star', 'particles.star', 'particles_other.star'}
 
 
 def test_a_format_that_is_unknown_is_named(real_set, tmp_path, fail):
