@@ -129,12 +129,12 @@ def summarise(calibration: Calibration) -> dict[str, Any]:
 
 
 def measure_frame_power(contrast: np.ndarray, is_good: np.ndarray | None = None) -> np.ndarray:
-    """Return the (N_SHELLS,) spectrum of an (h, w) frame without its dead edges, and of what `is_good` leaves of it."""
-    region = find_good_region(contrast)
-    inner = contrast[region]
-    if is_good is None or is_good[region].all():
-        return measure_power(inner)
-    return measure_power(inner, hann_window(inner.shape) * is_good[region])
+    """Return the (N_SHELLS,) spectrum of an (h, w) frame: of what `is_good` leaves, else without its dead edges."""
+    if is_good is None:
+        return measure_power(contrast[find_good_region(contrast)])
+    rows, columns = (np.flatnonzero(is_good.any(axis=axis)) for axis in (1, 0))
+    region = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+    return measure_power(contrast[region], hann_window(contrast[region].shape) * is_good[region])
 
 
 def _spread(values: list[float]) -> dict[str, float] | None:

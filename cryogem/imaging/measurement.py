@@ -138,7 +138,7 @@ def _measure_micrograph(
         real.name, scale.mean, scale.sd, len(centers_yx), tuple(map(tuple, ice.tolist())), tuple(total.tolist()),
         background, background, ctf=real.ctf, shape=(contrast.shape[0], contrast.shape[1]),
         picks_yx=tuple((float(y), float(x)) for y, x in centers_yx), signal=signal,
-        defects=measure_defects(real.image), outlier_share=float(is_outlier.mean()),
+        defects=measure_defects(real.image, region), outlier_share=float(is_outlier.mean()),
         noise_map=tuple(map(tuple, fit_noise_map(flat, _or_else(is_free & is_good, is_good)).tolist())),
         noise_skewness=_measure_skewness(flat[_or_else(is_free & is_good, is_good)]))
     return found, Inspection(real.name, contrast, render_ice(ice, contrast.shape), is_outlier, centers_yx)
@@ -158,7 +158,7 @@ def _measure_background(
     """Return the spectrum outside the picks: of free places, or in crowded frames what the regression leaves there."""
     if signal is not None and is_free.mean() < _LEAST_BACKGROUND:
         return tuple(np.clip(signal.free_power, _LEAST_NOISE * total, None).tolist())
-    return tuple(measure_frame_power(flat, is_free).tolist())
+    return tuple((measure_frame_power(flat, is_free) if is_free.any() else total).tolist())
 
 
 def _pool(

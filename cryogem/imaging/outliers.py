@@ -31,7 +31,7 @@ def find_outliers(
     """
     inner = contrast[region].astype(np.float32)
     cell = min(max(4, round(_CELL * diameter_px)), min(inner.shape) // 4)
-    step, half = max(1, cell // 4), (cell + 1) // 2
+    step, half = max(1, cell // 3), (cell + 1) // 2
     whole = (slice(half, -half, step), slice(half, -half, step))
     mean = ndimage.uniform_filter(inner, cell)
     variance = np.log(np.maximum(ndimage.uniform_filter(inner ** 2, cell) - mean ** 2, 1e-6))[whole]

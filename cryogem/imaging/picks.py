@@ -67,7 +67,7 @@ def check_picks(
     shifts = np.array([_find_middle(one, diameter_px) for one, n in zip(groups, counts, strict=True) if n])
     error = float(np.hypot(*shifts.std(axis=0)) / np.sqrt(max(len(shifts) - 1, 1)))
     y, x = _find_middle(mean, diameter_px)
-    return PickCheck(tuple(_average_rings(mean).tolist()), float(strength), (y, x), error)
+    return PickCheck(tuple(average_rings(mean).tolist()), float(strength), (y, x), error)
 
 
 def measure_density(
@@ -181,7 +181,7 @@ def _average_pictures(
     return sums / np.maximum(counts, 1)[:, None, None], counts
 
 
-def _average_rings(image: np.ndarray) -> np.ndarray:
+def average_rings(image: np.ndarray) -> np.ndarray:
     """Return means over rings of 1 px around the middle of an (n, n) image, out to its edge, less that at the edge."""
     size = len(image)
     radius = np.rint(np.hypot(*np.mgrid[:size, :size] - size // 2)).astype(int)
@@ -191,7 +191,7 @@ def _average_rings(image: np.ndarray) -> np.ndarray:
 
 def _measure_energy(image: np.ndarray, diameter_px: float) -> float:
     """Return the sum of squares of the radial profile out to 0.8 diameters, weighted by area."""
-    rings = _average_rings(image)[:max(2, int(0.8 * diameter_px))]
+    rings = average_rings(image)[:max(2, int(0.8 * diameter_px))]
     return float((np.arange(len(rings)) * rings ** 2).sum())
 
 

@@ -11,7 +11,7 @@ _BANDS = {'low': slice(3, 16), 'middle': slice(16, 48), 'high': slice(48, 110)} 
 _FEWEST = 4                                 # micrographs below which nobody can say which one is odd
 _LIMIT = 4.5                                # robust sd of the set from which a micrograph is odd
 _LEAST_SPREAD = 0.1                         # of logarithms; sets that agree better than this are not told apart
-_LEAST_DIRT_SPREAD = 0.04                   # of the share of a frame that is dirt
+_LEAST_DIRT_SPREAD = 0.02                   # of the share of a frame that is dirt
 _LEAST_SIGNAL = 0.02                        # of the power of the set: less is no signal at all
 _MAD_TO_SD = 1.4826
 

@@ -7,7 +7,7 @@ import torch
 
 N_SHELLS = 128                              # from 0 to the Nyquist frequency, shell i centred at i / N_SHELLS of it
 
-_TILE, _TILES = 512, 4                      # px, and how many on each axis, for the spectrum of large frames
+_TILE, _TILES = 512, 3                      # px, and how many on each axis, for the spectrum of large frames
 
 
 def measure_power(images: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
