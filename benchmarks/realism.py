@@ -44,6 +44,7 @@ from cryogem.imaging.picks import average_rings
 from cryogem.imaging.resampling import choose_working_pixel_size
 from cryogem.imaging.signal import cut_windows
 from cryogem.imaging.spectrum import N_SHELLS
+from cryogem.io.files import make_folder
 from cryogem.specimen.ensemble import Ensemble
 from cryogem.specimen.volume import PreparedVolume, bring_to_pixel_size
 
@@ -121,6 +122,7 @@ def judge_set(real_set: RealSet, network: Any, sheet: Path | None) -> None:
             found = measure_distances(made, judges, network, real_set.diameter_px)
             rows[kind].append({**found, **{f'{name} floor': value for name, value in floor.items()}})
             if sheet is not None and kind == 'measured':
+                make_folder(sheet.parent)
                 write_gallery(sheet, [[Exhibit('real', one.contrast, np.empty((0, 2))) for one in judges[:2]],
                                       [Exhibit('generated', one.contrast, np.empty((0, 2))) for one in made[:2]]], 1.0)
     for kind, all_found in rows.items():
