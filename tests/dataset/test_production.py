@@ -7,7 +7,7 @@ import time
 import pytest
 import torch
 
-from cryogem.dataset.production import produce
+from cryogem.dataset.production import Stages, produce
 from cryogem.errors import CryogemError, InputError
 
 
@@ -115,3 +115,84 @@ def test_a_worker_that_is_killed_is_reported_with_a_remedy(tmp_path, for_workers
 def test_an_exception_of_a_worker_that_begins_reaches_the_parent_as_it_is(tmp_path, for_workers):
     with pytest.raises(InputError, match='model cannot be loaded; train it again'):
         produce(build_nothing, (tmp_path,), range(4), 4, n_workers=2)
+
+
+class Line:
+    """Stages that note what they do; `slow` is the one that takes its time."""
+
+    def __init__(self, slow='', wrong=('', -1), batch_size=1):
+        self.slow, self.wrong, self.batch_size = slow, wrong, batch_size
+        self.events, self.most_waiting, self.batches = [], 0, []
+
+    def stages(self):
+        return Stages(self.prepare, self.develop, self.write, self.batch_size)
+
+    def note(self, stage, index):
+        if self.wrong == (stage, index):
+            raise InputError(f'micrograph {index} cannot be {stage}; leave it out')
+        if self.slow == stage:
+            time.sleep(0.02)
+        self.events.append((stage, index))
+        done = [sum(one == stage for one, _ in self.events) for stage in ('prepared', 'written')]
+        self.most_waiting = max(self.most_waiting, done[0] - done[1])
+
+    def prepare(self, index):
+        self.note('prepared', index)
+        return index
+
+    def develop(self, indices):
+        self.batches.append(list(indices))
+        for index in indices:
+            self.note('developed', index)
+        return indices
+
+    def write(self, index):
+        self.note('written', index)
+
+
+def build_line(line):
+    return line.stages()
+
+
+@pytest.mark.parametrize('slow', ['prepared', 'developed', 'written', ''])
+def test_stages_overlap_but_few_micrographs_wait_behind_the_slowest(slow):
+    line = Line(slow)
+    produce(build_line, (line,), range(30), 30, n_workers=1)
+
+    assert [index for stage, index in line.events if stage == 'written'] == list(range(30))
+    assert line.most_waiting <= 5
+    if slow == 'written':
+        assert line.events.index(('prepared', 2)) < line.events.index(('written', 1))
+
+
+def test_batches_are_developed_together_in_the_order_they_were_asked_for():
+    line = Line(batch_size=4)
+    produce(build_line, (line,), range(10), 10, n_workers=1)
+
+    assert line.batches == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
+    assert [index for stage, index in line.events if stage == 'written'] == list(range(10))
+
+
+@pytest.mark.parametrize('stage', ['prepared', 'developed', 'written'])
+def test_a_fault_in_any_stage_reaches_the_caller_and_what_was_before_it_is_written(stage):
+    line = Line(wrong=(stage, 6))
+    with pytest.raises(InputError, match=f'micrograph 6 cannot be {stage}'):
+        produce(build_line, (line,), range(30), 30, n_workers=1)
+
+    written = [index for stage, index in line.events if stage == 'written']
+    assert written[:6] == list(range(6))
+    assert 6 not in written
+    assert len(line.events) < 40
+
+
+def test_every_stage_computes_in_one_thread_as_workers_do():
+    counts = []
+
+    def note(value):
+        counts.append(torch.get_num_threads())
+        return value
+
+    torch.set_num_threads(2)
+    produce(lambda: Stages(note, note, note), (), range(2), 2, n_workers=1)
+
+    assert set(counts) == {1}

@@ -133,3 +133,25 @@ def test_making_a_folder_twice_is_no_error(tmp_path):
         files.make_folder(tmp_path / 'a' / 'b')
 
     assert (tmp_path / 'a' / 'b').is_dir()
+
+
+def test_of_several_writers_the_first_wins(tmp_path):
+    files.write_text_once(tmp_path / 'one.txt', 'first')
+    files.write_text_once(tmp_path / 'one.txt', 'second')
+
+    assert (tmp_path / 'one.txt').read_text() == 'first'
+    assert [path.name for path in tmp_path.iterdir()] == ['one.txt']
+
+
+def test_leftovers_of_killed_runs_are_removed_and_nothing_else(tmp_path):
+    for name in ('.a.mrc.12.part', 'b.part', '.hidden', 'c.mrc'):
+        (tmp_path / name).touch()
+    files.remove_leftovers(tmp_path)
+
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['.hidden', 'b.part', 'c.mrc']
+
+
+def test_the_checksum_that_writing_returns_is_that_of_the_file(tmp_path):
+    for path, checksum in ((tmp_path / 'a', files.write_text(tmp_path / 'a', 'Å')),
+                           (tmp_path / 'b', files.write_bytes(tmp_path / 'b', b'123'))):
+        assert files.compute_checksum(path) == checksum

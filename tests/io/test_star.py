@@ -150,3 +150,27 @@ def test_a_csv_file_that_is_no_text_is_refused(tmp_path):
     with pytest.raises(InputError, match='cannot be read') as caught:
         star.read_coordinates(tmp_path / 'm1.csv')
     assert is_one_sentence(caught.value)
+
+
+def test_a_table_written_part_by_part_equals_one_written_at_once(tmp_path):
+    columns = {'rlnMicrographName': ['a', 'b', 'c'], 'rlnX': [1.0, 2.5, 3.0], 'rlnY': [1, 2, 3]}
+    optics = {'rlnOpticsGroup': [1], 'rlnVoltage': [300.0]}
+    star.write_tables(tmp_path / 'whole.star', {'optics': optics, 'particles': columns})
+    with star.TableWriter(tmp_path / 'parts.star', 'particles') as table:
+        table.append({name: values[:1] for name, values in columns.items()})
+        table.append({name: values[1:] for name, values in columns.items()})
+        table.preamble = {'optics': optics}
+
+    assert (tmp_path / 'parts.star').read_bytes() == (tmp_path / 'whole.star').read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['parts.star', 'whole.star']
+
+
+def test_a_table_that_is_not_finished_leaves_nothing(tmp_path):
+    def write():
+        with star.TableWriter(tmp_path / 'one.star', 'particles') as table:
+            table.append({'rlnX': [1]})
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        write()
+    assert list(tmp_path.iterdir()) == []
