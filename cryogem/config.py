@@ -16,6 +16,7 @@ from cryogem import __version__
 from cryogem.errors import ConfigError, InputError
 
 NOISE_MODELS = ('gaussian', 'poisson', 'poisson_gaussian', 'measured')
+ICE_MODELS = ('smooth', 'paper')
 PRESETS = ('fast', 'paper')
 PARTICLE_STACKS = ('none', 'clean', 'generated', 'both')
 DATASET_FORMATS = ('clean', 'masks', 'png', 'topaz', 'eman', 'cryolo', 'coco', 'cryodrgn')
@@ -105,6 +106,9 @@ class MicroscopeConfig(Config):
         2.7, 'spherical aberration Cs, mm, where the CTF table does not say it')
     amplitude_contrast: float = _setting(
         0.1, 'amplitude contrast, a fraction, where the CTF table does not say it')
+    ice_model: str = _setting(
+        'smooth', 'smooth: a smooth background that is added, and a map of how strong the noise is; paper: the ice of '
+        'the published code, by which particles are multiplied before the CTF', choices=ICE_MODELS)
     defocus_range: tuple[float, float] = _setting(
         (12000.0, 25000.0), 'defocus of micrographs when no CTFs are given and none can be estimated, Å',
         form='MIN:MAX')

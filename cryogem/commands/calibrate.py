@@ -56,7 +56,7 @@ def measure(
     micrographs = read_real_micrographs(config, working)
     if not config.ctfs:
         micrographs = estimate_ctfs(micrographs, working, config)
-    calibration, seen = inspect(micrographs, working, particle_diameter)
+    calibration, seen = inspect(micrographs, working, particle_diameter, config.ice_model)
     calibration = keep_originals(calibration, micrographs, pixel_size)
     logger.info('%d real micrographs of %d x %d px at %.3g Å/px', len(micrographs), calibration.shape[1],
                 calibration.shape[0], working)

@@ -74,7 +74,7 @@ class FreshCrops(_Picklable):
         """Return one crop of side `crop_size` px, that which the object was made for."""
         number = int(rng.integers(2 ** 62))
         record = draw_record(self._protocol, self._calibration, self.ensemble, number)
-        exposure = expose(record, self.ensemble, self._protocol.defocus_error)
+        exposure = expose(record, self.ensemble, self._protocol.defocus_error, self._calibration)
         whole = np.zeros(self._dataset.calibration.shape, np.float32)
         ice = add_ice(whole, record, self._dataset.calibration)[draw_window(whole.shape, crop_size, rng)]
         return make_crop(self._recipe, exposure.clean, ice, exposure.instance_mask > 0, record, self._calibration, rng)

@@ -165,7 +165,8 @@ def _build_stages(output: Path, plan: Plan, config: GenerateConfig, protocol: Pr
     finish = build_finish(config, calibration, device)
 
     def prepare(index: int) -> Exposure:
-        return expose(draw_record(protocol, calibration, ensemble, index), ensemble, protocol.defocus_error)
+        record = draw_record(protocol, calibration, ensemble, index)
+        return expose(record, ensemble, protocol.defocus_error, calibration)
 
     def develop(exposures: list[Exposure]) -> list[tuple[Exposure, np.ndarray]]:
         developed = []

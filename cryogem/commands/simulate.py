@@ -252,7 +252,8 @@ def _build_stages(
 ) -> Stages:
     """Return what makes micrographs and writes them."""
     def prepare(index: int) -> Exposure:
-        return expose(draw_record(protocol, calibration, ensemble, index), ensemble, protocol.defocus_error)
+        record = draw_record(protocol, calibration, ensemble, index)
+        return expose(record, ensemble, protocol.defocus_error, calibration)
 
     def develop(exposures: list[Exposure]) -> list[tuple[Exposure, np.ndarray]]:
         return [refine(one, add_ice(one.clean, one.record, calibration), plan, calibration, None) for one in exposures]

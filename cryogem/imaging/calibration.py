@@ -58,6 +58,7 @@ class MicrographCalibration:
     signal: SignalMeasurement | None = None             # what comes with the picks; None without picks
     defects: GreyDefects | None = None      # hot pixels, dead edges, grey levels
     outlier_share: float = 0.0              # of the frame that is carbon, crystals or dirt
+    transmission: tuple[tuple[float, ...], ...] = ()    # ice of the published code, in place of `ice`: multiplied
     noise_map: tuple[tuple[float, ...], ...] = ()       # cosine coefficients of the logarithm of the noise's sd
     noise_skewness: float = 0.0             # of the pixels outside particles: counting has rare bright ones
     weight: float = 1.0                     # how much it counts, and how often it is drawn; below 1 where it is odd

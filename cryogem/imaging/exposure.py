@@ -8,10 +8,10 @@ import torch
 
 from cryogem.imaging.calibration import Calibration
 from cryogem.imaging.ctf import evaluate_ctf, image_specimen, measure_delocalisation
-from cryogem.imaging.ice import render_ice
+from cryogem.imaging.ice import render_ice, render_paper_ice
 from cryogem.records import Ctf, Micrograph, Particle, name_micrograph
 from cryogem.specimen.ensemble import Ensemble
-from cryogem.specimen.micrograph import paint, project_particles, split_centers
+from cryogem.specimen.micrograph import Painting, paint, project_particles, split_centers
 from cryogem.specimen.orientation import ViewPreference
 from cryogem.specimen.placement import draw_count, place_particles
 
@@ -100,15 +100,21 @@ def draw_record_at(
         particles=_dress_particles(protocol, calibration, ensemble, centers, rng), n_requested=len(centers))
 
 
-def expose(record: Micrograph, ensemble: Ensemble, defocus_error: float = 50.0) -> Exposure:
+def expose(
+    record: Micrograph, ensemble: Ensemble, defocus_error: float = 50.0, calibration: Calibration | None = None
+) -> Exposure:
     """Take the noise-free picture of a micrograph that was drawn.
 
     Parameters
     ----------
     defocus_error : Å, largest difference between the defocus a particle is imaged with and the one recorded.
+    calibration : where it holds the published ice, particles are multiplied by it before the CTF.
     """
     margin = ensemble.box_size + measure_delocalisation(record.ctf, record.pixel_size)
     painting = paint(ensemble.projectors, record.particles, record.shape, margin, 2 * defocus_error)
+    transmission = () if calibration is None else calibration.micrographs[record.source].transmission
+    if transmission:
+        painting = _attenuate(painting, render_paper_ice(np.array(transmission), record.shape, record.ice_flips))
     clean = image_specimen(painting, record.ctf, record.pixel_size) * np.float32(record.signal_scale)
     particles = tuple(
         dataclasses.replace(particle, visible_fraction=float(visible), overlap_fraction=float(overlap))
@@ -116,6 +122,12 @@ def expose(record: Micrograph, ensemble: Ensemble, defocus_error: float = 50.0) 
             record.particles, painting.visible_fractions, painting.overlap_fractions, strict=True))
     seen = tuple(particle for particle in particles if particle.visible_fraction > 0)
     return Exposure(dataclasses.replace(record, particles=seen), clean, painting.instance_mask)
+
+
+def _attenuate(painting: Painting, transmission: np.ndarray) -> Painting:
+    """Return a painting whose density is multiplied by (h, w) transmissions; the margin goes on with the edge."""
+    padded = torch.from_numpy(np.pad(transmission, painting.margin, mode='edge'))
+    return dataclasses.replace(painting, slices=tuple((height, one * padded) for height, one in painting.slices))
 
 
 def add_ice(clean: np.ndarray, record: Micrograph, calibration: Calibration) -> np.ndarray:

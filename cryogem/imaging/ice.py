@@ -3,8 +3,13 @@
 from collections.abc import Sequence
 
 import numpy as np
+from scipy.ndimage import gaussian_filter, map_coordinates
 
 ORDER, NOISE_ORDER = 6, 4                   # cosines per axis of background and noise: of the frame a third at least
+_PATCH, _PATCH_BLUR = 16, 2.0               # px, and patches, of the published ice
+_CLUSTERS, _CLUSTER_ROUNDS = 6, 20
+_PAPER_GRID = 32                            # values kept along a side: finer than the blur
+_TRANSMISSIONS = (0.1, 2.0)                 # least and largest
 _LARGEST_GRID, _NOISE_GRID = 128, 32        # blocks per axis to which a frame is averaged before the fit
 
 
@@ -73,6 +78,39 @@ def _cosines(length: int, order: int) -> np.ndarray:
 def _roughness(order: int) -> np.ndarray:
     squares = np.arange(order) ** 2
     return (squares[:, None] + squares).ravel().astype(float) ** 2 / order ** 4
+
+
+def fit_paper_ice(contrast: np.ndarray) -> np.ndarray:
+    """Estimate the ice as the published code does: means of patches, grouped by k-means, blurred.
+
+    Zhang et al. 2024, arXiv 2312.02235. Values are transmissions, 1 on average: thick, dark ice lets less contrast
+    through.
+
+    Returns
+    -------
+    (a, b) float64, evenly spread over the frame, at most 32 along a side.
+    """
+    n_patches = [max(1, round(length / _PATCH)) for length in contrast.shape]
+    means, _ = average_blocks(contrast, np.ones(contrast.shape, dtype=bool), n_patches)
+    centers = np.quantile(means, (np.arange(_CLUSTERS) + 0.5) / _CLUSTERS)
+    for _ in range(_CLUSTER_ROUNDS):
+        labels = np.abs(means[..., None] - centers).argmin(axis=-1)
+        centers = np.array([means[labels == k].mean() if (labels == k).any() else centers[k]
+                            for k in range(_CLUSTERS)])
+    blurred = gaussian_filter(centers[np.abs(means[..., None] - centers).argmin(axis=-1)], _PATCH_BLUR, mode='nearest')
+    coarse, _ = average_blocks(blurred, np.ones(blurred.shape, dtype=bool),
+                               [min(n, _PAPER_GRID) for n in blurred.shape])
+    return np.clip(1 + coarse - coarse.mean(), *_TRANSMISSIONS)
+
+
+def render_paper_ice(
+    transmissions: np.ndarray, shape: tuple[int, ...], flips: tuple[bool, bool] = (False, False)
+) -> np.ndarray:
+    """Return the (h, w) float32 transmissions of `fit_paper_ice`, mirrored along y and x where `flips` says so."""
+    places = [(np.arange(length) + 0.5) * n / length - 0.5
+              for length, n in zip(shape, transmissions.shape, strict=True)]
+    image = map_coordinates(transmissions, np.meshgrid(*places, indexing='ij'), order=1, mode='nearest')
+    return image[::-1 if flips[0] else 1, ::-1 if flips[1] else 1].astype(np.float32)
 
 
 def average_blocks(

@@ -10,7 +10,7 @@ import numpy as np
 from cryogem.errors import InputError
 from cryogem.imaging.calibration import Calibration, MicrographCalibration, RealMicrograph, measure_frame_power
 from cryogem.imaging.grey import GreyScale, find_good_region, measure_defects, measure_grey_scale
-from cryogem.imaging.ice import fit_ice, fit_noise_map, render_ice
+from cryogem.imaging.ice import fit_ice, fit_noise_map, fit_paper_ice, render_ice
 from cryogem.imaging.noise_fit import NoiseModel, fit_noise
 from cryogem.imaging.outliers import find_outliers
 from cryogem.imaging.picks import (
@@ -62,9 +62,15 @@ def calibrate(micrographs: Sequence[RealMicrograph], pixel_size: float, particle
 
 
 def inspect(
-    micrographs: Sequence[RealMicrograph], pixel_size: float, particle_diameter: float | None
+    micrographs: Sequence[RealMicrograph], pixel_size: float, particle_diameter: float | None,
+    ice_model: str = 'smooth',
 ) -> tuple[Calibration, list[Inspection]]:
-    """Measure a set of real micrographs as `calibrate` does; return also what was seen on each."""
+    """Measure a set of real micrographs as `calibrate` does; return also what was seen on each.
+
+    Parameters
+    ----------
+    ice_model : smooth, added; or paper, the published one, by which the particles are multiplied before the CTF.
+    """
     scales = [measure_grey_scale(one.image) for one in micrographs]
     contrasts = [scale.normalise(one.image) for scale, one in zip(scales, micrographs, strict=True)]
     picks = [_keep_inside(one.centers_yx, one.image.shape) for one in micrographs]
@@ -83,6 +89,9 @@ def inspect(
         measured.append(found)
         seen.append(inspection)
     shapes = [(contrast.shape[0], contrast.shape[1]) for contrast in contrasts]
+    if ice_model == 'paper':
+        measured = [dataclasses.replace(one, ice=((0.0,),), transmission=tuple(map(tuple, fit_paper_ice(
+            contrast).tolist()))) for one, contrast in zip(measured, contrasts, strict=True)]
     return _pool(micrographs, measured, seen, max(shapes, key=shapes.count), pixel_size, particle_diameter), seen
 
 

@@ -244,3 +244,18 @@ def test_the_working_pixel_size_can_be_said(real_set, tmp_path):
     table = read_particles(out / 'particles.star')
     assert (table['rlnCoordinateX'] < 180).all()
     assert (table['rlnCoordinateY'] < 160).all()
+
+
+def test_the_published_ice_can_be_had(real_set, tmp_path):
+    out = tmp_path / 'out'
+    assert main(real_set.simulate(out, '--ice-model', 'paper', '--n-micrographs', '1')) == 0
+
+    values = json.loads((out / 'calibration.json').read_text())
+    for one in values['micrographs']:
+        assert np.mean(one['transmission']) == pytest.approx(1, abs=0.02)
+        assert one['ice'] == [[0.0]]
+    record = read_record(out, NAMES[0])
+    image = mrcfile.read(out / 'micrographs' / f'{NAMES[0]}.mrc')
+    clean = mrcfile.read(out / 'clean' / f'{NAMES[0]}.mrc')
+    # nothing is added to the particles
+    np.testing.assert_allclose(image, clean * record.grey_sd + record.grey_mean, rtol=1e-4)

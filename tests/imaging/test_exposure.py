@@ -286,3 +286,18 @@ def test_the_record_says_how_many_particles_were_asked_for(ensemble):
 
     assert record.n_requested == 25
     assert sum(record.is_center_inside(one) for one in record.particles) == pytest.approx(25, abs=8)
+
+
+def test_the_published_ice_multiplies_the_particles_before_the_ctf(ensemble, record):
+    calibration = make_calibration(1.0)
+    half = dataclasses.replace(calibration, micrographs=(dataclasses.replace(
+        calibration.micrographs[0], transmission=((0.5, 0.5), (0.5, 0.5))),))
+    uneven = dataclasses.replace(calibration, micrographs=(dataclasses.replace(
+        calibration.micrographs[0], transmission=((0.5, 1.5),)),))
+    record = dataclasses.replace(record, ice_flips=(False, False))
+
+    plain, halved, bent = (expose(record, ensemble, calibration=one).clean for one in (calibration, half, uneven))
+    np.testing.assert_allclose(halved, 0.5 * plain, atol=1e-4 * np.abs(plain).max())
+    left, right = (np.s_[:, :SHAPE[1] // 4], np.s_[:, -(SHAPE[1] // 4):])
+    assert bent[left].std() == pytest.approx(0.5 * plain[left].std(), rel=0.1)
+    assert bent[right].std() == pytest.approx(1.5 * plain[right].std(), rel=0.1)

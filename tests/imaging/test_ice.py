@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cryogem.imaging.ice import ORDER, fit_ice, render_ice
+from cryogem.imaging.ice import ORDER, fit_ice, fit_paper_ice, render_ice, render_paper_ice
 
 SHAPE = (260, 390)
 
@@ -80,3 +80,23 @@ def test_the_background_fits_any_frame():
 
     binned = large.reshape(100, 2, 120, 2).mean(axis=(1, 3))
     np.testing.assert_allclose(small, binned, atol=5e-3)
+
+
+def test_the_published_ice_is_a_few_levels_of_transmission_about_one():
+    y, x = np.mgrid[:512, :640]
+    thick = np.where(x < 320, 0.4, -0.4).astype(np.float32)
+    found = fit_paper_ice(thick + np.random.default_rng(0).normal(0, 1, thick.shape).astype(np.float32))
+    rendered = render_paper_ice(found, thick.shape)
+
+    assert max(found.shape) <= 32
+    assert found.mean() == pytest.approx(1, abs=0.02)
+    assert rendered.shape == thick.shape
+    assert rendered[:, 60:260].mean() == pytest.approx(1.4, abs=0.08)
+    assert rendered[:, 380:580].mean() == pytest.approx(0.6, abs=0.08)
+
+
+def test_the_published_ice_is_mirrored_with_its_micrograph():
+    found = 1 + 0.3 * np.random.default_rng(0).uniform(-1, 1, (12, 16))
+
+    plain, flipped = (render_paper_ice(found, (120, 160), flips) for flips in ((False, False), (True, False)))
+    np.testing.assert_array_equal(flipped, plain[::-1])
