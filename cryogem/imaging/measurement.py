@@ -41,9 +41,14 @@ class Inspection:
 
     name: str
     contrast: np.ndarray                    # (h, w) float32, contrast units, dark particles
-    ice: np.ndarray                         # (h, w) float32, contrast units
+    flat: np.ndarray                        # (h, w) float32, the same without its background
     is_outlier: np.ndarray                  # (h, w) bool: carbon, crystals, dirt
     centers_yx: np.ndarray                  # (n, 2) picks, px
+
+    @property
+    def ice(self) -> np.ndarray:
+        """(h, w) float32 background, contrast units."""
+        return self.contrast - self.flat
 
 
 def calibrate(micrographs: Sequence[RealMicrograph], pixel_size: float, particle_diameter: float | None) -> Calibration:
@@ -150,7 +155,7 @@ def _measure_micrograph(
         defects=measure_defects(real.image, region), outlier_share=float(is_outlier.mean()),
         noise_map=tuple(map(tuple, fit_noise_map(flat, _or_else(is_free & is_good, is_good)).tolist())),
         noise_skewness=_measure_skewness(flat[_or_else(is_free & is_good, is_good)]))
-    return found, Inspection(real.name, contrast, render_ice(ice, contrast.shape), is_outlier, centers_yx)
+    return found, Inspection(real.name, contrast, flat, is_outlier, centers_yx)
 
 
 def _measure_skewness(values: np.ndarray) -> float:
@@ -176,7 +181,7 @@ def _pool(
 ) -> Calibration:
     """Bring together what the micrographs say as a set; odd ones count less."""
     diameter_px = particle_diameter / pixel_size
-    flats, picks = [one.contrast - one.ice for one in seen], [one.centers_yx for one in seen]
+    flats, picks = [one.flat for one in seen], [one.centers_yx for one in seen]
     measured = [dataclasses.replace(one, weight=verdict.weight, remarks=verdict.remarks)
                 for one, verdict in zip(measured, weigh_micrographs(measured), strict=True)]
     for one in measured:
@@ -193,8 +198,7 @@ def _pool(
         pixel_size, shape, particle_diameter, density,
         None if distances is None else tuple(distance * pixel_size for distance in distances), clustering, None, None,
         noise, varied, check, variance_slope=measure_variance_slope(
-            [one.contrast for one in seen], [one.ice for one in seen], picks, [one.is_outlier for one in seen],
-            diameter_px, weights),
+            [one.contrast for one in seen], flats, picks, [one.is_outlier for one in seen], diameter_px, weights),
         original_power=_pool_original(micrographs, measured))
 
 

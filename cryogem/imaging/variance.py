@@ -15,7 +15,7 @@ _LEAST_ERROR = 1e-6
 
 
 def measure_variance_slope(
-    contrasts: Sequence[np.ndarray], ices: Sequence[np.ndarray], picks: Sequence[np.ndarray],
+    contrasts: Sequence[np.ndarray], flats: Sequence[np.ndarray], picks: Sequence[np.ndarray],
     is_outliers: Sequence[np.ndarray], diameter_px: float, weights: Sequence[float],
 ) -> float:
     """Measure how the noise grows with the brightness of the ice, outside particles and dirt.
@@ -26,7 +26,7 @@ def measure_variance_slope(
 
     Parameters
     ----------
-    contrasts, ices : (h, w) each, contrast units.
+    contrasts, flats : (h, w) each, with and without the smooth background, contrast units.
     picks : (n, 2) px each.
     is_outliers : (h, w) bool each.
     weights : of the micrographs.
@@ -35,9 +35,9 @@ def measure_variance_slope(
     -------
     d log(variance) / d contrast; 0 where the data show none beyond four standard errors.
     """
-    slopes = [_fit_slope(contrast, ice, ~is_outlier & ~cover_particles(contrast.shape, centers, 0.7 * diameter_px),
-                         diameter_px)
-              for contrast, ice, centers, is_outlier in zip(contrasts, ices, picks, is_outliers, strict=True)]
+    slopes = [_fit_slope(contrast, contrast - flat, diameter_px,
+                         ~is_outlier & ~cover_particles(contrast.shape, centers, 0.7 * diameter_px))
+              for contrast, flat, centers, is_outlier in zip(contrasts, flats, picks, is_outliers, strict=True)]
     known = np.array([(*one, weight) for one, weight in zip(slopes, weights, strict=True) if one is not None])
     if not len(known):
         return 0.0
@@ -49,7 +49,7 @@ def measure_variance_slope(
 
 
 def _fit_slope(
-    contrast: np.ndarray, ice: np.ndarray, is_free: np.ndarray, diameter_px: float
+    contrast: np.ndarray, ice: np.ndarray, diameter_px: float, is_free: np.ndarray
 ) -> tuple[float, float] | None:
     """Return slope and standard error of the logarithm of the noise variance in one frame; None without free blocks."""
     n_blocks = [max(1, int(length / max(4.0, diameter_px / 2))) for length in contrast.shape]
