@@ -76,8 +76,9 @@ def collectSettings(protocol, configClass: type[Config], keys: Iterable[str]) ->
 def findSettingErrors(protocol, configClass: type[Config], values: dict[str, Any]) -> list[str]:
     """Return all settings that the engine would refuse: label, value and remedy of each."""
     # what makes a config complete when a single setting is checked
-    complete = {key_of(one): ('x',) if str(one.type).startswith('tuple') else 'x'
-                for one in dataclasses.fields(configClass) if one.metadata.get('required')}
+    required = [one for one in dataclasses.fields(configClass) if one.metadata.get('required')]
+    complete = {**{key_of(one): ('x',) if str(one.type).startswith('tuple') else 'x' for one in required},
+                **protocol._assumedSettings}
     # one by one, to name them all; then together, for those that exclude each other
     errors = [_findError(protocol, configClass, {**complete, key: value}) for key, value in values.items()]
     found = [error for error in errors if error]

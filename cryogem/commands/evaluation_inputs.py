@@ -3,6 +3,7 @@
 import dataclasses
 import logging
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,7 +60,7 @@ def read_sets(folders: Sequence[str]) -> list[GeneratedSet]:
     """
     sets: list[GeneratedSet] = []
     for folder in map(Path, folders):
-        name = folder.resolve().name
+        name = Path(os.path.abspath(folder)).name       # of a link its own: it may say more than its target's
         taken = {one.name for one in sets} | {'real', 'shipped'}
         name = next(one for one in (name, *(f'{name}_{i}' for i in range(2, len(folders) + 3))) if one not in taken)
         sets.append(_read_set(folder, name))

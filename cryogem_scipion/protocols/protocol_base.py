@@ -24,6 +24,7 @@ class ProtCryogemBase(EMProtocol):
     stepsExecutionMode = STEPS_SERIAL
     _configClass: type[Config] = Config
     _settingKeys: tuple[str, ...] = ()      # settings of the engine that are parameters of the form
+    _assumedSettings: dict[str, Any] = {}   # that follow from inputs, whose lack is told elsewhere
     _settingLabels: dict[str, str] = {}     # of each setting, as its errors call it
 
     def __init__(self, **kwargs):

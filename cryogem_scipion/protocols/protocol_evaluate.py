@@ -1,25 +1,24 @@
 """Compare generated micrographs with real ones that nothing was learned from."""
 
-import dataclasses
 import json
 import os
+import re
 
 import pyworkflow.utils as pwutils
 from pyworkflow.object import Pointer
 from pyworkflow.protocol import params
 
-from cryogem.config import EvaluateConfig, key_of
+from cryogem.config import EvaluateConfig
 from cryogem_scipion.convert import (
     computeDigest,
     getPattern,
     groupCoordinates,
     linkMicrographs,
     writeCoordinates,
-    writeCtfs,
 )
 from cryogem_scipion.engine import runCryogem, tellInOneSentence
 from cryogem_scipion.objects import CryogemEvaluation
-from cryogem_scipion.protocols.protocol_base import ProtCryogemBase
+from cryogem_scipion.protocols.protocol_base import LIBRARIES, ProtCryogemBase
 from cryogem_scipion.protocols.protocol_micrographs import ProtCryogemMicrographs
 
 EVALUATION = 'outputEvaluation'
@@ -37,7 +36,11 @@ class ProtCryogemEvaluate(ProtCryogemBase):
     _label = 'evaluate'
     _configClass = EvaluateConfig
     _possibleOutputs = {EVALUATION: CryogemEvaluation}
-    _settingKeys: tuple[str, ...] = ()
+    _settingKeys = ('controls', 'n_seeds', 'crop_size', 'crops_per_micrograph', 'topaz_weights', 'picking',
+                    'picking_iterations', 'picking_seeds', 'picking_scratch', 'topaz', 'poses', 'pose_particles',
+                    'reconstruction', 'export', 'box_size', 'symmetry', 'seed')
+
+    _assumedSettings = {'coordinates': ('x',)}
 
     # --------------------------- DEFINE param functions ----------------------
     def _defineParams(self, form):
@@ -54,10 +57,31 @@ class ProtCryogemEvaluate(ProtCryogemBase):
         form.addParam('inputCoordinates', params.PointerParam, pointerClass='SetOfCoordinates', allowsNull=True,
                       label='Picked particles',
                       help='Particles picked on the real micrographs. Empty: what needs them is left out.')
-        form.addParam('inputCTF', params.PointerParam, pointerClass='SetOfCTF', allowsNull=True,
-                      label='CTFs of the micrographs',
-                      help='CTFs estimated on the real micrographs. Empty: what needs them is left out.')
+        self._addSetting(form, 'controls', 'Make controls?',
+                         more='They show what a distance means: the same specimens under simpler noise.')
+        for key, label, more in (('n_seeds', 'Repetitions', ''), ('crop_size', 'Crop size (px)', ''),
+                                 ('crops_per_micrograph', 'Crops per micrograph', ''),
+                                 ('topaz_weights', "Weights of Topaz's detector", 'Its features are a measure of '
+                                  'likeness; where there are none, that measure is left out.')):
+            self._addSetting(form, key, label, more=more, expertLevel=params.LEVEL_ADVANCED)
+        self._addSetting(form, 'seed', 'Random seed', expertLevel=params.LEVEL_ADVANCED)
+        form.addSection('Proofs')
+        self._defineProofParams(form)
         self._addParallel(form)
+
+    def _defineProofParams(self, form):
+        self._addSetting(form, 'picking', 'Prove by picking?',
+                         more='It needs *Picked particles* on the *Real micrographs*, which are the judge.')
+        for key, label in (('picking_iterations', 'Iterations'), ('picking_seeds', 'Repetitions of trainings'),
+                           ('picking_scratch', 'From random weights too?'), ('topaz', 'Topaz program')):
+            self._addSetting(form, key, label, condition='picking', expertLevel=params.LEVEL_ADVANCED)
+        self._addSetting(form, 'poses', 'Prove by poses?', more='RELION must be installed.')
+        self._addSetting(form, 'pose_particles', 'Particles to align', condition='poses',
+                         expertLevel=params.LEVEL_ADVANCED)
+        self._addSetting(form, 'reconstruction', 'Prove by reconstruction?', more='RELION must be installed.')
+        self._addSetting(form, 'export', 'Export particles?', expertLevel=params.LEVEL_ADVANCED)
+        self._addSetting(form, 'box_size', 'Box size (px)', allowsPointers=True, expertLevel=params.LEVEL_ADVANCED)
+        self._addSetting(form, 'symmetry', 'Symmetry', expertLevel=params.LEVEL_ADVANCED)
 
     # --------------------------- INSERT steps functions ----------------------
     def _insertAllSteps(self):
@@ -78,27 +102,20 @@ class ProtCryogemEvaluate(ProtCryogemBase):
             number = writeCoordinates(groupCoordinates(coordinates, micSet), linked, scale,
                                       self._getExtraPath('coordinates'))
             self.info(f'{number} picked particles')
-        if self.inputCTF.get() is not None:
-            number = writeCtfs(self.inputCTF.get(), linked, micSet.getAcquisition(), micSet.getSamplingRate(),
-                               self._getExtraPath('ctfs.star'))
-            self.info(f'{number} CTFs')
+        self._linkSets()
 
     @tellInOneSentence
     def evaluateStep(self, inputs, settings):
         pwutils.cleanPath(self.getReportFolder())
-        folders = [run.getOutputFolder() for run in self._getRuns()]
-        known = {key_of(one): str(one.type) for one in dataclasses.fields(EvaluateConfig)}
         values = {
             **json.loads(settings), **self._getComputeSettings(),
             'output': self.getReportFolder(),
-            'generated': folders if known['generated'].startswith('tuple') else folders[0],
+            'generated': [os.path.join(self._getExtraPath('sets'), name) for name in self._nameSets()],
             'real': [getPattern(self._getExtraPath('micrographs'))],
             'pixel_size': self.inputMicrographs.get().getSamplingRate(),
         }
         if self.inputCoordinates.get() is not None:
             values['coordinates'] = [getPattern(self._getExtraPath('coordinates'))]
-        if self.inputCTF.get() is not None and 'ctfs' in known:
-            values['ctfs'] = self._getExtraPath('ctfs.star')
         runCryogem(self, 'evaluate', values)
 
     @tellInOneSentence
@@ -106,7 +123,7 @@ class ProtCryogemEvaluate(ProtCryogemBase):
         evaluation = CryogemEvaluation(path=self.getReportFolder())
         self._forgetAllOutputs()
         self._defineOutputs(**{EVALUATION: evaluation})
-        for source in (*self.inputGenerated, self.inputMicrographs, self.inputCoordinates, self.inputCTF):
+        for source in (*self.inputGenerated, self.inputMicrographs, self.inputCoordinates):
             if source.get() is not None:
                 self._defineSourceRelation(source, Pointer(self, extended=EVALUATION))
         self._keepSummary(*self._describeReport(evaluation))
@@ -122,6 +139,8 @@ class ProtCryogemEvaluate(ProtCryogemBase):
         if micSet is not None and coordinates is not None and not groupCoordinates(coordinates, micSet):
             errors.append('*Picked particles* are on none of the *Real micrographs*; give picks of micrographs with '
                           'the same names, or leave it empty.')
+        if self.picking and coordinates is None:
+            errors.append('*Prove by picking?* is Yes but *Picked particles* are empty; give picks to judge by.')
         return errors
 
     def _warnings(self):
@@ -142,8 +161,14 @@ class ProtCryogemEvaluate(ProtCryogemBase):
     def _methods(self):
         if not self.isFinished():
             return []
-        return [f'{self.inputMicrographs.get().getSize()} real micrographs were compared with those of '
-                f'{len(self.inputGenerated)} generated set(s) by radial power spectra [Zhang2024].']
+        report = self.outputEvaluation.getReport()
+        return [f'{report["n_real"]} real micrographs were compared with {len(report["sets"])} generated set(s) '
+                'made by CryoGEM [Zhang2024]: radial power spectra, distances between features of networks, among '
+                'them the detector of Topaz [Bepler2019], defocus found against defocus labelled, and what is left of '
+                'the signal; halves of the real micrographs against each other are the floor of every distance.']
+
+    def _citations(self):
+        return ['Zhang2024', 'Bepler2019', 'Scheres2012', *LIBRARIES]
 
     # --------------------------- UTILS functions -----------------------------
     def getReportFolder(self) -> str:
@@ -155,18 +180,32 @@ class ProtCryogemEvaluate(ProtCryogemBase):
         runs = [pointer.getObjValue() for pointer in self.inputGenerated]
         return [run if isinstance(run, ProtCryogemMicrographs) else None for run in runs]
 
+    def _nameSets(self) -> list[str]:
+        """Return a name for each generated set: that of its run, as the columns of the report are called."""
+        names: list[str] = []
+        for run in self._getRuns():
+            name = re.sub(r'[^\w.+]+', '_', run.getObjLabel() or f'run_{run.getObjId()}').strip('_')
+            names.append(name if name not in names else f'{name}_{run.getObjId()}')
+        return names
+
+    def _linkSets(self) -> None:
+        """Link the folders of the generated sets under their names."""
+        folder = self._getExtraPath('sets')
+        pwutils.cleanPath(folder)
+        pwutils.makePath(folder)
+        for name, run in zip(self._nameSets(), self._getRuns(), strict=True):
+            pwutils.createAbsLink(os.path.abspath(run.getOutputFolder()), os.path.join(folder, name))
+
     def _describeEvaluateInputs(self) -> str:
         """Return the inputs and the content of the generated sets: made anew they are other inputs."""
         manifests = [os.path.join(run.getOutputFolder(), 'manifest.json') for run in self._getRuns()]
-        text = self._describeInputs(self.inputMicrographs, self.inputCoordinates, self.inputCTF)
-        return text + json.dumps([[path, computeDigest(path)] for path in manifests])
+        names = self._nameSets()
+        text = self._describeInputs(self.inputMicrographs, self.inputCoordinates)
+        return text + json.dumps([names, *([path, computeDigest(path)] for path in manifests)])
 
     def _describeReport(self, evaluation: CryogemEvaluation) -> list[str]:
         report = evaluation.getReport()
-        spectrum = report['radial_power_spectrum']
-        floor = spectrum.get('floor')
-        return [f'*{report["n_generated"]}* generated against *{report["n_real"]}* real micrographs at '
-                f'*{report["pixel_size"]:.3g} Å/px*',
-                f'Logarithms of the power spectra differ by *{spectrum["log_rms"]:.3f}* rms'
-                + ('' if floor is None else f' (real against real: {floor:.3f})'),
-                f'Report: {evaluation.getPage() or evaluation.getPath()}']
+        lines = [f'*{len(report["sets"])}* generated sets against *{report["n_real"]}* real micrographs at '
+                 f'*{report["pixel_size"]:.3g} Å/px*', *report['verdict']]
+        return [*lines, *(f'*Warning*: {one}' for one in report['warnings']),
+                f'Report: {evaluation.getPage()}']

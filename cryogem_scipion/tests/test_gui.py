@@ -66,7 +66,7 @@ class TestCryogemWindow(InterfaceTest):
         self.assertIn('executed: finished, 2 micrographs', written)
 
     def test_every_button_of_every_viewer_opens_something(self):
-        evaluate = self.newProtocol(ProtCryogemEvaluate, useGpu=False)
+        evaluate = self.newProtocol(ProtCryogemEvaluate, useGpu=False, nSeeds=1, cropsPerMicrograph=2, controls=False)
         evaluate.inputGenerated.append(Pointer(self.generate, extended='outputMicrographs'))
         self.linkInput(evaluate, 'inputMicrographs', self.importMics, 'outputMicrographs')
         self.launchProtocol(evaluate)

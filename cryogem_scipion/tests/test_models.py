@@ -46,7 +46,7 @@ class TestCryogemModels(InProcess, ChainTest):
         cls.importData()
         cls.simulate = cls.runSimulate(nMicrographs=1)
         cls.train = cls.newTrain(maxSteps=2)
-        cls.generate = cls.newGenerate('measured', nMicrographs=2)
+        cls.generate = cls.newGenerate('measured', nMicrographs=2, objLabel='measured noise')
         for protocol in (cls.train, cls.generate):
             cls.launchProtocol(protocol)
         cls.published = os.path.join(cls.folder, 'latest_net_G.pth')
@@ -64,7 +64,8 @@ class TestCryogemModels(InProcess, ChainTest):
         return protocol
 
     def newEvaluate(self, *generated):
-        protocol = self.newProtocol(ProtCryogemEvaluate, useGpu=False)
+        protocol = self.newProtocol(ProtCryogemEvaluate, useGpu=False, nSeeds=1, cropsPerMicrograph=2,
+                                    controls=False)
         protocol.inputGenerated.set([Pointer(run, extended='outputMicrographs') for run in generated])
         self.linkInput(protocol, 'inputMicrographs', self.importMics, 'outputMicrographs')
         return protocol
@@ -237,11 +238,29 @@ class TestCryogemModels(InProcess, ChainTest):
         self.assertTrue(protocol.isFinished(), protocol.getErrorMessage())
         self.assertTrue(os.path.exists(protocol.outputEvaluation.getGallery()))
         self.assertTrue(protocol.outputEvaluation.getReport())
-        self.assertIn('*2* generated against *2* real micrographs', ' '.join(protocol.summary()))
+        report = protocol.outputEvaluation.getReport()
+        self.assertEqual(report['sets'], ['measured_noise'])            # the label of the run
+        summary = ' '.join(protocol.summary())
+        self.assertIn('*1* generated sets against *2* real micrographs', summary)
+        for sentence in (*report['verdict'], *report['warnings']):
+            self.assertIn(sentence, summary)
+        self.assertTrue(os.path.exists(protocol.outputEvaluation.getPage()))
+        self.assertIn('Bepler', ' '.join(protocol.citations()))
         self.assertIn(('outputMicrographs', 'outputEvaluation'), self.getRelated(protocol, RELATION_SOURCE))
 
     def test_evaluate_warns_of_real_micrographs_that_were_learned_from(self):
         self.assertIn('2 of 2 were used to make', '\n'.join(self.newEvaluate(self.generate).warnings()))
+
+    def test_sets_of_one_label_are_told_apart_and_picking_asks_for_picks(self):
+        other = self.newGenerate('measured', objLabel='measured/noise')
+        protocol = self.newEvaluate(self.generate, other)
+        self.assertEqual(protocol._nameSets(), ['measured_noise', f'measured_noise_{other.getObjId()}'])
+        protocol = self.newEvaluate(self.generate)
+        protocol.picking.set(True)
+        self.assertEqual(len(protocol.validate()), 1)
+        self.assertIn('*Picked particles* are empty; give picks', '\n'.join(protocol.validate()))
+        self.linkInput(protocol, 'inputCoordinates', self.importPicks, 'outputCoordinates')
+        self.assertEqual(protocol.validate(), [])
 
     def test_evaluate_refuses_micrographs_that_are_not_generated(self):
         errors = '\n'.join(self.newEvaluate(self.generate, self.importMics).validate())
