@@ -1,10 +1,10 @@
 """Whole datasets: what a run costs from the start of its process to the last table, and what one more micrograph costs.
 
 The reference is the computation of the published code (see reference.py), one process, timed for a few micrographs and
-multiplied up to the number of ours: it takes ten seconds for each. Ours is the command line, all labels and checksums
-included, timed whole.
+multiplied up to the number of ours: it takes some seconds for each. Ours is the command line, all labels and checksums
+included, timed whole. Beside the seconds of the clock stand those of the processors, which a busy machine changes less.
 
-Run: python benchmarks/dataset.py [N_MICROGRAPHS]
+Run: python benchmarks/dataset.py [N_MICROGRAPHS [REPEATS]]
 """
 
 import os
@@ -13,56 +13,63 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
-from micrograph import make_reference, write_reference
+from micrograph import write_reference
 from projection import Phantom
 from reference import save_published
 from timing import print_ratio, time_pair
 
-from cryogem.io.mrc import write_image
+from cryogem.io.mrc import write_image, write_volume
+from cryogem.specimen.projection import has_compiler
 
 _SIDE, _COUNT, _BOX, _FIELD = 1024, 97, 90, 480.0       # px, particles, px, Å
 _PIXEL_SIZE = _FIELD / _BOX
-_N = 100                                                # micrographs of a run
 _MEASURE = """
 import resource, sys
 from cryogem.__main__ import main
 code = main(sys.argv[1:])
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+print(sum(one.ru_utime + one.ru_stime for one in used), used[0].ru_maxrss)
 sys.exit(code)
 """
 
 
+@dataclass(frozen=True)
+class Cost:
+    """What something took."""
+
+    seconds: float                          # of the clock
+    cpu: float                              # seconds of all processors
+    peak: float = 0.0                       # MiB of the process that was started
+
+
 def main() -> None:
     """Print one line for each claim."""
-    n = int(sys.argv[1]) if len(sys.argv) > 1 else _N
+    n, repeats = (int(one) for one in (*sys.argv[1:], *('100', '3')[len(sys.argv) - 1:]))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_inputs(folder)
         compare_saving(folder)
-        compare_simulate(folder, n)
-        compare_generate(folder, n)
-        compare_workers(folder, n)
+        compare_simulate(folder, n, repeats)
+        run(simulate(folder, 'dataset', 1))
+        compare_generate(folder, n, repeats)
+        compare_workers(folder, n, repeats)
         compare_memory(folder)
 
 
 def write_inputs(folder: Path) -> None:
     """Write a map and two micrographs of white noise with a little of everything that is measured."""
-    write_map(folder / 'map.mrc', Phantom().sample_map(128, _FIELD / 128), _FIELD / 128)
+    write_volume(folder / 'map.mrc', Phantom().sample_map(128, _FIELD / 128), _FIELD / 128)
     rng = np.random.default_rng(0)
     for number in range(2):
         write_image(folder / f'real_{number}.mrc',
                     (rng.standard_normal((_SIDE, _SIDE)) * 15 + 120).astype(np.float32), _PIXEL_SIZE)
-
-
-def write_map(path: Path, density: np.ndarray, pixel_size: float) -> None:
-    """Write an (n, n, n) map."""
-    from cryogem.io.mrc import write_volume
-    write_volume(path, density, pixel_size)
 
 
 def simulate(folder: Path, output: str, n: int, *more: str) -> list[str]:
@@ -72,12 +79,30 @@ def simulate(folder: Path, output: str, n: int, *more: str) -> list[str]:
             '--particle-diameter', '320', '--n-micrographs', str(n), '--output', str(folder / output), *more]
 
 
-def run(arguments: list[str]) -> tuple[float, float]:
-    """Run the program; return seconds and MiB at its peak."""
+def run(arguments: list[str]) -> Cost:
+    """Run the program in a process of its own, one thread in each worker."""
     started = time.perf_counter()
     done = subprocess.run([sys.executable, '-c', _MEASURE, *arguments], capture_output=True, text=True, check=True,
                           env={**os.environ, 'OMP_NUM_THREADS': '1'})
-    return time.perf_counter() - started, int(done.stdout.split()[-1]) / 1024
+    cpu, peak = done.stdout.splitlines()[-1].split()
+    return Cost(time.perf_counter() - started, float(cpu), int(peak) / 1024)
+
+
+def measure(work: Callable[[], object]) -> Cost:
+    """Do something here."""
+    started, used = time.perf_counter(), time.process_time()
+    work()
+    return Cost(time.perf_counter() - started, time.process_time() - used)
+
+
+def take_median(costs: Sequence[Cost]) -> Cost:
+    """Return the medians of seconds and processor seconds."""
+    return Cost(statistics.median(one.seconds for one in costs), statistics.median(one.cpu for one in costs))
+
+
+def subtract(many: Cost, few: Cost) -> Cost:
+    """Return what the difference of two runs took: without the start of the process."""
+    return Cost(many.seconds - few.seconds, many.cpu - few.cpu)
 
 
 def compare_saving(folder: Path) -> None:
@@ -93,54 +118,61 @@ def compare_saving(folder: Path) -> None:
     print_ratio('saving a micrograph', reference, mine, '10')
 
 
-def compare_simulate(folder: Path, n: int) -> None:
-    """Print a whole simulate run of `n` micrographs, by one worker and by one for each core."""
-    density = Phantom().sample_map(128, _FIELD / 128)
+def compare_simulate(folder: Path, n: int, repeats: int) -> None:
+    """Print whole simulate runs of `n` micrographs: one worker, one for each core, and with the compiled kernel."""
+    density, cores = Phantom().sample_map(128, _FIELD / 128), str(os.cpu_count() or 1)
     (folder / 'reference').mkdir()
-    torch.set_num_threads(os.cpu_count() or 1)
-    make_reference(density)
-    seconds: list[float] = []
-    wholes: dict[str, list[float]] = {}
-    cores = str(os.cpu_count() or 1)
-    for repeat in range(3):                             # in turn, so that a machine that drifts is fair to both
-        started = time.perf_counter()
-        write_reference(density, folder / 'reference')
-        seconds.append(time.perf_counter() - started)
-        for what, more in (('one worker', ()), (f'{cores} workers', ('--workers', cores))):
-            wholes.setdefault(what, []).append(run(simulate(folder, f'simulated_{what}_{repeat}', n, *more))[0])
-    reference = statistics.median(seconds)
-    print(f'reference: {reference:.2f} s for each micrograph, extrapolated from 3')
-    for what, own in wholes.items():
-        print_ratio(f'simulate {n} micrographs, {what}', reference * n, statistics.median(own), '100')
+    ways = {'one worker': (), f'{cores} workers': ('--workers', cores)}
+    if has_compiler():
+        ways[f'{cores} workers, compiled'] = ('--workers', cores, '--compile-projection')
+    reference: list[Cost] = []
+    ours: dict[str, list[Cost]] = {what: [] for what in ways}
+    for repeat in range(repeats):                       # in turn, so that a machine that drifts is fair to both
+        reference.append(measure(partial(write_reference, density, folder / 'reference')))
+        for number, (what, more) in enumerate(ways.items()):
+            ours[what].append(run(simulate(folder, f'simulated_{number}_{repeat}', n, *more)))
+    theirs = take_median(reference)
+    print(f'reference: {theirs.seconds:.2f} s ({theirs.cpu:.2f} s of processors) for each micrograph, times {n}')
+    for what, costs in ours.items():
+        mine = take_median(costs)
+        print_ratio(f'simulate {n} micrographs, {what}', theirs.seconds * n, mine.seconds, '100')
+        print(f'    of processors: {theirs.cpu * n:.0f} s and {mine.cpu:.1f} s, ratio {theirs.cpu * n / mine.cpu:.0f}')
 
 
-def compare_generate(folder: Path, n: int) -> None:
+def compare_generate(folder: Path, n: int, repeats: int) -> None:
     """Print generate with measured noise against its bytes, random numbers and transforms alone."""
-    run(simulate(folder, 'dataset', 1))
-    image = np.zeros((_SIDE, _SIDE), dtype=np.float32)
+    image, mask = np.random.default_rng(0).standard_normal((_SIDE, _SIDE), dtype=np.float32), np.ones((_SIDE, _SIDE))
+    contents = {'micrograph': image.tobytes(), 'clean': image.tobytes(), 'mask': mask.astype(np.int16).tobytes()}
     torch.set_num_threads(1)
     rng = np.random.default_rng(0)
 
-    def bound(number: int) -> None:
-        noise = torch.from_numpy(rng.standard_normal((_SIDE, _SIDE), dtype=np.float32))
-        for _ in range(2):                              # one pair of transforms for the specimen, one for the noise
-            noise = torch.fft.irfft2(torch.fft.rfft2(noise))
-        for kind, content in (('micrograph', image), ('clean', image), ('mask', image.astype(np.int16))):
-            (folder / f'bound_{kind}_{number}.mrc').write_bytes(content.tobytes())
-
-    alone, whole = [], []
-    for repeat in range(3):
-        started = time.perf_counter()
+    def make_bound() -> None:
         for number in range(n):
-            bound(number)
-        alone.append(time.perf_counter() - started)
+            noise = torch.from_numpy(rng.standard_normal((_SIDE, _SIDE), dtype=np.float32))
+            for _ in range(2):                          # one pair of transforms for the specimen, one for the noise
+                noise = torch.fft.irfft2(torch.fft.rfft2(noise))
+            for kind, content in contents.items():
+                (folder / f'bound_{kind}_{number}.mrc').write_bytes(content)
+
+    bounds: list[Cost] = []
+    ways = {'': (), ', compiled': ('--compile-projection',)} if has_compiler() else {'': ()}
+    ours: dict[str, list[Cost]] = {what: [] for what in ways}
+    for repeat in range(repeats):
+        bounds.append(measure(make_bound))
         for path in folder.glob('bound_*'):
             path.unlink()
-        few = run(generate(folder, f'few_{repeat}', 2))[0]
-        whole.append(run(generate(folder, f'many_{repeat}', n + 2))[0] - few)
-    floor, own = statistics.median(alone), statistics.median(whole)
-    print(f'generate --model measured: {own / n * 1e3:.1f} ms for each micrograph, its bytes, random numbers and '
-          f'transforms alone {floor / n * 1e3:.1f} ms, {own / floor:.2f} times   goal at most 2')
+        for number, (what, more) in enumerate(ways.items()):
+            few, many = (run(generate(folder, f'generated_{number}_{repeat}_{count}', count, *more))
+                         for count in (2, n + 2))
+            ours[what].append(subtract(many, few))
+    bound = take_median(bounds)
+    for what, costs in ours.items():
+        mine = take_median(costs)
+        print(f'generate --model measured{what}: {mine.seconds / n * 1e3:.0f} ms for each micrograph, its bytes, '
+              f'random numbers and transforms alone {bound.seconds / n * 1e3:.0f} ms, '
+              f'{mine.seconds / bound.seconds:.2f} times   goal at most 2', flush=True)
+        print(f'    of processors: {mine.cpu / n * 1e3:.0f} and {bound.cpu / n * 1e3:.0f} ms, '
+              f'{mine.cpu / bound.cpu:.2f} times', flush=True)
 
 
 def generate(folder: Path, output: str, n: int, *more: str) -> list[str]:
@@ -149,20 +181,22 @@ def generate(folder: Path, output: str, n: int, *more: str) -> list[str]:
             str(folder / output), *more]
 
 
-def compare_workers(folder: Path, n: int) -> None:
+def compare_workers(folder: Path, n: int, repeats: int) -> None:
     """Print the throughput of two workers against that of one, process start left out."""
-    rates = {}
-    for workers in ('1', '2'):
-        few, many = (run(generate(folder, f'workers_{workers}_{number}', number, '--workers', workers))[0]
-                     for number in (2, n + 2))
-        rates[workers] = n / (many - few)
-    print(f'two workers make {rates["2"]:.1f}/s, one makes {rates["1"]:.1f}/s: {rates["2"] / rates["1"]:.2f} times   '
-          f'goal 1.7 where {os.cpu_count()} cores allow')
+    seconds: dict[int, list[float]] = {1: [], 2: []}
+    for repeat in range(repeats):
+        for workers, taken in seconds.items():
+            few, many = (run(generate(folder, f'workers_{workers}_{repeat}_{count}', count, '--workers', str(workers)))
+                         for count in (2, n + 2))
+            taken.append(subtract(many, few).seconds)
+    rates = {workers: n / statistics.median(taken) for workers, taken in seconds.items()}
+    print(f'two workers make {rates[2]:.1f}/s, one makes {rates[1]:.1f}/s: {rates[2] / rates[1]:.2f} times   goal 1.7 '
+          f'where {os.cpu_count()} cores allow; one already uses more than one core: it writes while it computes')
 
 
 def compare_memory(folder: Path) -> None:
     """Print the peak memory of short and long runs."""
-    peaks = [run(generate(folder, f'memory_{number}', number))[1] for number in (10, 100)]
+    peaks = [run(generate(folder, f'memory_{number}', number)).peak for number in (10, 100)]
     print(f'peak memory: {peaks[0]:.0f} MiB for 10 micrographs, {peaks[1]:.0f} MiB for 100   goal: no growth')
 
 
