@@ -7,6 +7,7 @@ from cryogem.config import MergeConfig
 from cryogem.dataset import layout
 from cryogem.dataset.plan import read_plan
 from cryogem.dataset.reader import load_ensemble, read_calibration
+from cryogem.dataset.writer import remove_half_written
 from cryogem.errors import InputError
 
 
@@ -17,5 +18,6 @@ def run(config: MergeConfig, output: Path) -> None:
                          'give the folder that they were written to')
     plan = read_plan(output, 'output')
     check_complete(output, plan, config.workers)
+    remove_half_written(output)                         # shards leave that to the end: others may be writing
     ensemble = load_ensemble(output, read_calibration(output, 'output'))
     report_dataset(complete_dataset(output, plan, ensemble), output)
