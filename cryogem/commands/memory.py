@@ -10,7 +10,7 @@ from cryogem.specimen.ensemble import Ensemble
 
 logger = logging.getLogger(__name__)
 
-_PROGRAM = 420 * 2 ** 20                    # bytes of a process that has loaded numpy, scipy and torch
+_PROGRAM = 320 * 2 ** 20                    # bytes of a process that has loaded numpy, scipy and torch
 # bytes per px, found on frames of 1024² to 4096² and rounded up
 _WORKING_PIXEL = 150                        # of a frame that is imaged and made noisy, and of those that wait
 _WRITTEN_PIXEL = 90                         # of a frame in the pixels of the original micrographs
@@ -44,8 +44,9 @@ def estimate_memory(plan: Plan, calibration: Calibration, ensemble: Ensemble, ar
     margin = 2 * ensemble.box_size
     working = math.prod(length + margin for length in calibration.shape)
     written = math.prod(plan.shape) if plan.find_grid(calibration.pixel_size) else 0
-    return (_PROGRAM + _measure_maps(ensemble) + (_WORKING_PIXEL + _NETWORK_PIXEL.get(architecture, 1400)) * working
-            + _WRITTEN_PIXEL * written)
+    frames = (_WORKING_PIXEL + _NETWORK_PIXEL.get(architecture, 1400)) * working + _WRITTEN_PIXEL * written
+    preparing = 3 * max(one.n_bytes for one in ensemble.projectors)     # of the transform of a map, before any frame
+    return _PROGRAM + _measure_maps(ensemble) + max(preparing, frames)
 
 
 def read_available_memory() -> int:
