@@ -33,6 +33,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     amount.add_argument('--steps', type=int, default=300, help='training steps (300)')
     amount.add_argument('--generated', type=int, default=50, help='micrographs to generate (50)')
     amount.add_argument('--threads', type=int, default=1, help='processes that work side by side (1)')
+    amount.add_argument('--evaluation', action=argparse.BooleanOptionalAction, default=True,
+                        help='compare what was generated with the real micrographs (yes)')
     amount.add_argument('--cpu', action='store_true', help='do not use a GPU')
     parser.add_argument('--project', default='cryogem_example', help='name of the project; one of that name is emptied')
     parser.add_argument('--folder', type=Path, default=ROOT / '.scipion',
@@ -146,8 +148,9 @@ def imitate(args: argparse.Namespace) -> tuple[Workflow, dict[str, Any]]:
     of_model = {**of_simulation, 'inputModel': (training, 'outputModel')}
     generated = workflow.run('ProtCryogemGenerate', 'generate', of_model, nMicrographs=args.generated,
                              numberOfThreads=args.threads, **gpu)
-    workflow.run('ProtCryogemEvaluate', 'evaluate', {
-        'inputGenerated': (generated, 'outputMicrographs'), 'inputMicrographs': (micrographs, 'outputMicrographs'),
-        'inputCoordinates': (imported, 'outputCoordinates')}, **gpu)
+    if args.evaluation:
+        workflow.run('ProtCryogemEvaluate', 'evaluate', {
+            'inputGenerated': (generated, 'outputMicrographs'), 'inputMicrographs': (micrographs, 'outputMicrographs'),
+            'inputCoordinates': (imported, 'outputCoordinates')}, **gpu)
     return workflow, {'micrographs': micrographs, 'picks': imported, 'simulate': simulation, 'train': training,
                       'generate': generated}

@@ -37,7 +37,7 @@ def runExample(script: str, specimen: Specimen, folder: Path, options: list[str]
                str(specimen.volumePixelSize), '--micrographs', str(few / '*.mrc'), '--pixel-size',
                str(specimen.pixelSize), '--picks', str(picks / '*.csv'), '--box', str(specimen.boxSize), '--cpu',
                '--project', 'Example', *options]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False, stdin=subprocess.DEVNULL,
+    done = subprocess.run(command, capture_output=True, text=True, timeout=1800, check=False, stdin=subprocess.DEVNULL,
                           env={**environment, 'SCIPION_USER_DATA': str(folder / 'data')})
     if done.returncode:
         raise AssertionError(done.stdout + done.stderr)
@@ -84,7 +84,8 @@ class TestCryogemDownstream(TestCase):
         cls.written = runExample('train_picker.py', specimen, root, [
             '--simulated', '2', '--steps', '4', '--generated', '3', '--diameter', str(diameter), '--scale', '4',
             '--epochs', '1', '--topaz-options', '--epoch-size 120 --minibatch-size 64', '--threshold', '0',
-            '--classes', '2', '--iterations', '1', '--threads', '2', '--check'], makeEnvironment(root))
+            '--classes', '2', '--iterations', '1', '--threads', '2', '--check', '--no-evaluation'],
+            makeEnvironment(root))
         cls.project = root / 'data' / 'projects' / 'Example'
         cls.start = os.getcwd()
         cls.addClassCleanup(os.chdir, cls.start)
