@@ -33,6 +33,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     amount.add_argument('--steps', type=int, default=300, help='training steps (300)')
     amount.add_argument('--generated', type=int, default=50, help='micrographs to generate (50)')
     amount.add_argument('--threads', type=int, default=1, help='processes that work side by side (1)')
+    amount.add_argument('--repetitions', type=int, default=3, help='of what is random in the evaluation (3)')
+    amount.add_argument('--controls', action=argparse.BooleanOptionalAction, default=True,
+                        help='judge simpler noise beside what was generated (yes)')
     amount.add_argument('--evaluation', action=argparse.BooleanOptionalAction, default=True,
                         help='compare what was generated with the real micrographs (yes)')
     amount.add_argument('--cpu', action='store_true', help='do not use a GPU')
@@ -151,6 +154,7 @@ def imitate(args: argparse.Namespace) -> tuple[Workflow, dict[str, Any]]:
     if args.evaluation:
         workflow.run('ProtCryogemEvaluate', 'evaluate', {
             'inputGenerated': (generated, 'outputMicrographs'), 'inputMicrographs': (micrographs, 'outputMicrographs'),
-            'inputCoordinates': (imported, 'outputCoordinates')}, **gpu)
+            'inputCoordinates': (imported, 'outputCoordinates')},
+            nSeeds=args.repetitions, controls=args.controls, **gpu)
     return workflow, {'micrographs': micrographs, 'picks': imported, 'simulate': simulation, 'train': training,
                       'generate': generated}

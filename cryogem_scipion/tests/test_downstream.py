@@ -62,7 +62,9 @@ class TestCryogemExample(TestCase):
         self.addCleanup(folder.cleanup)
         specimen = makeSyntheticData(Path(folder.name) / 'data_set', number=2, side=320)
         written = runExample('imitate_micrographs.py', specimen, Path(folder.name),
-                             ['--simulated', '2', '--steps', '2', '--generated', '2'], dict(os.environ))
+                             ['--simulated', '2', '--steps', '2', '--generated', '2', '--repetitions', '1',
+                              '--no-controls'],
+                             dict(os.environ))
         made, = Path(folder.name, 'data', 'projects', 'Example').glob('Runs/*_ProtCryogemGenerate/micrographs.sqlite')
         self.assertEqual(SetOfMicrographs(filename=str(made)).getSize(), 2)
         self.assertIn('python -m scipion project Example', written)

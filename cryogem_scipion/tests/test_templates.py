@@ -101,7 +101,7 @@ class TestCryogemTemplateRun(TestCase):
         writePicks(picks, specimen.picks, describeMicrographs(specimen.micrographs), specimen.boxSize)
         fields = {'map': specimen.volume, 'map_sr': 4.0, 'mics': specimen.micrographs, 'sr': 4.0, 'voltage': 300,
                   'cs': 2.7, 'q0': 0.1, 'picks': picks, 'picks_format': 5, 'box': specimen.boxSize, 'simulated': 2,
-                  'threads': 1, 'steps': 2, 'generated': 2}
+                  'threads': 1, 'steps': 2, 'generated': 2, 'repetitions': 1, 'controls': 'false'}
         runWithScipion(['-m', 'scipion', 'template', 'cryogem-imitate-micrographs', '--nogui', '--noschedule',
                         'project_name=TemplateRun', *(f'{name}={value}' for name, value in fields.items())],
                        {**os.environ, 'PYTHONPATH': ''})
