@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+_FIRST = 0.5                                # seconds to the first time
 _SHARE = 0.1                                # of the time at most is spent on the work
 
 
@@ -12,17 +13,18 @@ _SHARE = 0.1                                # of the time at most is spent on th
 def repeatMeanwhile(work: Callable[[], object], interval: float) -> Iterator[None]:
     """Call `work` in a thread every `interval` seconds while the block runs, and once more at its end, however it ends.
 
-    Work that takes long is done more rarely. What it raises ends it and is printed, but does not stop the block.
+    More often in the beginning, when somebody may be watching; more rarely when the work takes long. What it raises
+    ends it and is printed, but does not stop the block.
     """
     isOver = threading.Event()
 
     def repeat() -> None:
-        pause, isLast = interval, False
+        pause, isLast = min(_FIRST, interval), False
         while not isLast:
             isLast = isOver.wait(pause)
             started = time.monotonic()
             work()
-            pause = max(interval, (time.monotonic() - started) / _SHARE)
+            pause = max(min(2 * pause, interval), (time.monotonic() - started) / _SHARE)
 
     thread = threading.Thread(target=repeat, name='outputs', daemon=True)
     thread.start()
