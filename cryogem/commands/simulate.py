@@ -156,7 +156,7 @@ def _measure_trials(
         clean.append(average_signals([measure_signal(one, centers, diameter_px) for one in pictures])
                      if pictures else None)
         if pictures:
-            share = estimate_count(centers, pictures[0].shape, diameter_px) / real.n_picks
+            share = estimate_count(centers, pictures[0].shape, diameter_px, real.n_unmarked) / real.n_picks
             powers[i] = max(1.0, share) * np.mean([measure_frame_power(one) for one in pictures], axis=0)
         progress.update(i + 1)
     return clean, powers

@@ -99,6 +99,7 @@ def list_numbers(calibration: Calibration) -> list[tuple[str, str]]:
     if calibration.particles_per_frame is not None:
         mean, sd = calibration.particles_per_frame
         numbers += [('particles per frame', f'{mean:.1f} ± {sd:.1f}'),
+                    ('picks, and particles nobody marked', f'{summary["n_picks"]}, about {summary["n_unmarked"]}'),
                     ('frames without picks', f'{summary["empty_share"]:.0%}')]
     if calibration.neighbour_distances is not None:
         numbers.append(('nearest neighbours kept apart', f'{calibration.neighbour_distances[0]:.0f} to '

@@ -1,13 +1,18 @@
 """The measured noise of a micrograph: a Gaussian field whose Thon rings are those of the micrograph's own CTF."""
 
+from functools import lru_cache
+
 import numpy as np
 
 from cryogem.imaging.calibration import Calibration
 from cryogem.imaging.ice import render_ice
 from cryogem.imaging.noise import filter_noise
 from cryogem.imaging.noise_fit import evaluate_gain, square_ctf
-from cryogem.imaging.spectrum import N_SHELLS, spread_shells
+from cryogem.imaging.spectrum import N_SHELLS, shell_positions, spread_shells
 from cryogem.records import Micrograph
+
+_LAST_SHELLS = np.arange(N_SHELLS - 20, N_SHELLS)       # whose fall goes on in the corners
+_LEVEL = 0.004                              # fall per shell below which a spectrum counts as level
 
 
 def draw_background(
@@ -47,14 +52,24 @@ def _skew(field: np.ndarray, skewness: float) -> np.ndarray:
 
 
 def evaluate_background_power(record: Micrograph, calibration: Calibration, shape: tuple[int, ...]) -> np.ndarray:
-    """Return the (h, w // 2 + 1) float32 noise power per pixel of a record; A and B go on beyond the Nyquist circle."""
+    """Return the (h, w // 2 + 1) float32 noise power per pixel of a record.
+
+    In the corners beyond the Nyquist circle the power goes on falling as it does just inside.
+    """
     model, real = calibration.noise, calibration.micrographs[record.source]
     gain = evaluate_gain(real.noise_level, real.noise_slope, np.arange(N_SHELLS))
     power = spread_shells(gain * model.flat_power, shape)
     if any(model.ring_power):
         rings = square_ctf(record.ctf, shape, record.pixel_size)
         power += spread_shells(gain * model.ring_power, shape) * rings
-    return power
+    fall = float(np.polyfit(_LAST_SHELLS, np.log(np.maximum(np.array(model.flat_power)[_LAST_SHELLS], 1e-12)), 1)[0])
+    return power * np.exp(fall * _measure_excess(shape[0], shape[1])) if fall < -_LEVEL else power
+
+
+@lru_cache(2)
+def _measure_excess(h: int, w: int) -> np.ndarray:
+    """Return (h, w // 2 + 1) float32, how far beyond the last shell each frequency lies, in shells."""
+    return np.maximum(shell_positions((h, w)) - (N_SHELLS - 1), 0).astype(np.float32)
 
 
 def add_background(

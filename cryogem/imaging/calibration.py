@@ -57,6 +57,7 @@ class MicrographCalibration:
     picks_yx: tuple[tuple[float, float], ...] = ()      # px
     signal: SignalMeasurement | None = None             # what comes with the picks; None without picks
     defects: GreyDefects | None = None      # hot pixels, dead edges, grey levels
+    n_unmarked: int = 0                     # particles that nobody marked, estimated, clear of the border
     outlier_share: float = 0.0              # of the frame that is carbon, crystals or dirt
     transmission: tuple[tuple[float, ...], ...] = ()    # ice of the published code, in place of `ice`: multiplied
     noise_map: tuple[tuple[float, ...], ...] = ()       # cosine coefficients of the logarithm of the noise's sd
@@ -117,6 +118,7 @@ def summarise(calibration: Calibration) -> dict[str, Any]:
     defoci = [(one.ctf.defocus_u + one.ctf.defocus_v) / 2 for one in micrographs if one.ctf is not None]
     return {
         'n_micrographs': len(micrographs), 'n_picks': sum(one.n_picks for one in micrographs),
+        'n_unmarked': sum(one.n_unmarked for one in micrographs),
         'empty_share': float(np.mean([one.n_picks == 0 for one in micrographs])),
         'grey_mean': _spread([one.grey_mean for one in micrographs]),
         'grey_sd': _spread([one.grey_sd for one in micrographs]),

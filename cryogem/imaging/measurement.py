@@ -24,6 +24,7 @@ from cryogem.imaging.quality import weigh_micrographs
 from cryogem.imaging.signal import SignalMeasurement, cover_particles, measure_signal
 from cryogem.imaging.signal_fit import SignalFit
 from cryogem.imaging.spectrum import N_SHELLS
+from cryogem.imaging.unmarked import count_unmarked
 from cryogem.imaging.variance import measure_variance_slope
 
 logger = logging.getLogger(__name__)
@@ -188,7 +189,9 @@ def _pool(
         if one.remarks:
             logger.warning('micrograph %s counts less (weight %.2f): %s', one.name, one.weight, '; '.join(one.remarks))
     weights = [one.weight for one in measured]
-    density = measure_density(flats, picks, shape, diameter_px, weights)
+    n_unmarked = count_unmarked(flats, picks, diameter_px, [one.is_outlier for one in seen])
+    measured = [dataclasses.replace(one, n_unmarked=n) for one, n in zip(measured, n_unmarked, strict=True)]
+    density = measure_density(flats, picks, shape, diameter_px, weights, n_unmarked)
     distances, clustering = measure_crowding(picks, shape, density) or (None, None)
     check = check_picks(flats, picks, diameter_px)
     if check is not None:

@@ -72,7 +72,7 @@ def check_picks(
 
 def measure_density(
     contrasts: Sequence[np.ndarray], picks: Sequence[np.ndarray], shape: tuple[int, ...], diameter_px: float,
-    weights: Sequence[float] | None = None,
+    weights: Sequence[float] | None = None, n_unmarked: Sequence[int] | None = None,
 ) -> tuple[float, float] | None:
     """Return mean and sd of the number of particles on a frame of `shape`, None without picks.
 
@@ -81,11 +81,12 @@ def measure_density(
     Parameters
     ----------
     weights : of the micrographs; default all alike.
+    n_unmarked : particles of each that are not among its picks.
     """
     if not sum(map(len, picks)):
         return None
-    counts = np.array([estimate_count(centers, contrast.shape, diameter_px) / contrast.size
-                       for contrast, centers in zip(contrasts, picks, strict=True)]) * shape[0] * shape[1]
+    counts = np.array([estimate_count(centers, contrast.shape, diameter_px, n) / contrast.size for contrast, centers, n
+                       in zip(contrasts, picks, n_unmarked or [0] * len(picks), strict=True)]) * shape[0] * shape[1]
     shares = np.full(len(counts), 1.0) if weights is None else np.asarray(weights, dtype=np.float64)
     mean = np.average(counts, weights=shares)
     if len(counts) == 1:
@@ -94,11 +95,18 @@ def measure_density(
     return float(mean), float(np.sqrt(variance))
 
 
-def estimate_count(centers_yx: np.ndarray, shape: tuple[int, ...], diameter_px: float) -> float:
-    """Return the number of particles of a frame, those at its border too that people leave unmarked."""
+def estimate_count(
+    centers_yx: np.ndarray, shape: tuple[int, ...], diameter_px: float, n_unmarked: int = 0
+) -> float:
+    """Return the number of particles of a frame, those at its border too that people leave unmarked.
+
+    Parameters
+    ----------
+    n_unmarked : clear of the border, beside the picks.
+    """
     border, size = diameter_px / 2, np.array(shape)
     is_inner = ((centers_yx >= border) & (centers_yx <= size - 1 - border)).all(axis=1)
-    return float(is_inner.sum() * np.prod(size) / np.prod(size - 2 * border))
+    return float((is_inner.sum() + n_unmarked) * np.prod(size) / np.prod(size - 2 * border))
 
 
 def measure_crowding(

@@ -87,3 +87,16 @@ def test_a_field_is_zero_mean_single_precision_and_the_same_for_the_same_seed():
     assert first.mean(dtype=np.float64) == pytest.approx(0, abs=1e-4)
     np.testing.assert_array_equal(first, again)
     assert not np.array_equal(first, other)
+
+
+def test_noise_that_falls_towards_the_nyquist_frequency_goes_on_falling_in_the_corners():
+    falling = NoiseModel(tuple(np.exp(-SHELLS / 40).tolist()), (0.0,) * N_SHELLS)
+    level = NoiseModel((1.0,) * N_SHELLS, (0.0,) * N_SHELLS)
+    powers = [evaluate_background_power(make_record(CTF), dataclasses.replace(make_calibration(), noise=one), SHAPE)
+              for one in (falling, level)]
+
+    # the corner lies at sqrt(2) times the Nyquist frequency
+    corner = SHAPE[0] // 2, SHAPE[1] // 2
+    assert powers[0][corner] == pytest.approx(np.exp(-np.sqrt(2) * N_SHELLS / 40), rel=0.05)
+    assert powers[1][corner] == pytest.approx(1, rel=0.01)
+    assert powers[0][0, SHAPE[1] // 4] == pytest.approx(np.exp(-N_SHELLS / 2 / 40), rel=0.05)
