@@ -5,10 +5,13 @@ and the one before that is written. Few wait between the stages, so a slow disk 
 bounded, whatever the number of micrographs.
 """
 
+import contextlib
 import itertools
 import logging
 import multiprocessing
 import os
+import pickle
+import tempfile
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -20,7 +23,7 @@ from typing import Any
 
 import torch
 
-from cryogem.errors import CryogemError
+from cryogem.errors import CryogemError, OutputError
 from cryogem.progress import Progress
 
 logger = logging.getLogger(__name__)
@@ -42,7 +45,7 @@ class Stages:
 
 
 Maker = Callable[[int], None] | Stages      # a plain function makes and writes one micrograph
-_recipes: list[tuple[Callable[..., Maker], tuple[Any, ...]]] = []      # how a worker process builds its maker
+_recipes: list[str] = []                    # file that says how a worker process builds its maker
 _makers: list[Maker] = []                   # the maker of a worker process, built once for its first index
 _counters: list[Any] = []                   # of a worker process: how many each has made, for progress lines alone
 
@@ -90,8 +93,32 @@ def _produce_in_workers(build_maker: Callable[..., Maker], arguments: tuple[Any,
     # spawn: a forked process with torch's threads hangs
     context = multiprocessing.get_context('spawn')
     counts = context.RawArray('q', _SLOTS)  # without a lock: a worker that is killed would keep it
+    with _keep_recipe(build_maker, arguments) as recipe:
+        _run_pool(context, recipe, counts, indices, n_workers, tell)
+
+
+@contextlib.contextmanager
+def _keep_recipe(build_maker: Callable[..., Maker], arguments: tuple[Any, ...]) -> Iterator[str]:
+    """Give a file with what workers need.
+
+    Handed over as an argument it would pass through a pipe, and a worker that dies before it has read all of it would
+    leave this process waiting for ever.
+    """
+    with tempfile.NamedTemporaryFile(prefix='cryogem_', suffix='.pickle') as file:
+        try:
+            pickle.dump((build_maker, arguments), file, protocol=pickle.HIGHEST_PROTOCOL)
+            file.flush()
+        except OSError as error:
+            raise OutputError(f'temporary folder {tempfile.gettempdir()!r} cannot be written: {error.strerror}; '
+                              'free space there, or set TMPDIR to another folder') from error
+        yield file.name
+
+
+def _run_pool(context: Any, recipe: str, counts: Any, indices: Sequence[int], n_workers: int,
+              tell: Callable[[int], None]) -> None:
+    """Let a pool of workers make the micrographs of `indices`."""
     chunks = _split(indices, max(1, min(_CHUNK, len(indices) // (4 * n_workers))))
-    with ProcessPoolExecutor(n_workers, context, _start_worker, (build_maker, arguments, counts)) as pool:
+    with ProcessPoolExecutor(n_workers, context, _start_worker, (recipe, counts)) as pool:
         running: set[Future[None]] = set()
         try:
             for chunk in chunks:
@@ -163,10 +190,10 @@ def _finish_waiting(waiting: 'deque[Future[None]]') -> None:
             return
 
 
-def _start_worker(build_maker: Callable[..., Maker], arguments: tuple[Any, ...], counts: Any) -> None:
+def _start_worker(recipe: str, counts: Any) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(1)
-    _recipes[:] = [(build_maker, arguments)]            # not built here: an exception would not reach the parent
+    _recipes[:] = [recipe]                              # not built here: an exception would not reach the parent
     _counters[:] = [counts]
 
 
@@ -180,7 +207,8 @@ def _end_with_parent() -> None:
 
 def _make_in_worker(indices: Sequence[int]) -> None:
     if not _makers:
-        build_maker, arguments = _recipes[0]
+        with open(_recipes[0], 'rb') as file:
+            build_maker, arguments = pickle.load(file)
         _makers.append(build_maker(*arguments))
     _run(_makers[0], indices, _count)
 

@@ -78,11 +78,11 @@ def start_program(arguments):
                             stderr=subprocess.PIPE, text=True, env={**os.environ, 'OMP_NUM_THREADS': '1'})
 
 
-def wait_for_workers(process, n, output):
-    """Return the worker processes of a run once there are `n` and some micrographs are made."""
-    for _ in range(600):
+def wait_for_workers(process, n, output, n_made=1):
+    """Return the worker processes of a run once there are `n`, and `n_made` micrographs."""
+    for _ in range(1200):
         workers = [one for one in psutil.Process(process.pid).children() if 'spawn_main' in ' '.join(one.cmdline())]
-        if len(workers) >= n and any((output / 'records').glob('*.json')):
+        if len(workers) >= n and len(list((output / 'records').glob('*.json'))) >= n_made:
             return workers
         time.sleep(0.1)
     raise AssertionError('no workers were started')
@@ -94,7 +94,7 @@ def test_a_worker_that_dies_is_told_and_the_run_continued(simulated, tmp_path, f
     arguments = ['generate', '--dataset', str(simulated), '--n-micrographs', '100', '--seed', '11']
     process = start_program([*arguments, '--workers', '2', '--output', str(out)])
     wait_for_workers(process, 2, out)[0].send_signal(signal.SIGKILL)
-    _, errors = process.communicate(timeout=120)
+    _, errors = process.communicate(timeout=300)
 
     assert process.returncode == 2
     assert errors.splitlines()[-1] == ('ERROR: workers ended before their work was done, perhaps for lack of memory; '
@@ -103,6 +103,17 @@ def test_a_worker_that_dies_is_told_and_the_run_continued(simulated, tmp_path, f
     assert main([*arguments, '--output', str(out), '--continue']) == 0
     assert main([*arguments, '--output', str(tmp_path / 'straight')]) == 0
     assert fingerprint(out) == fingerprint(tmp_path / 'straight')
+
+
+@pytest.mark.slow
+def test_a_worker_that_dies_before_it_has_begun_is_told(simulated, tmp_path):
+    process = start_program(['generate', '--dataset', str(simulated), '--n-micrographs', '100', '--workers', '2',
+                             '--output', str(tmp_path / 'out')])
+    wait_for_workers(process, 1, tmp_path / 'out', n_made=0)[-1].send_signal(signal.SIGKILL)
+    _, errors = process.communicate(timeout=300)
+
+    assert process.returncode == 2
+    assert errors.splitlines()[-1].startswith('ERROR: workers ended before their work was done')
 
 
 @pytest.mark.slow
