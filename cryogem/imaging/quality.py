@@ -54,7 +54,7 @@ def _list_features(measured: Sequence[MicrographCalibration]) -> list[_Feature]:
         (powers[:, band].mean(axis=1), _LEAST_SPREAD,
          _Ratio(f'noise power at {name} resolution')) for name, band in _BANDS.items()]
     features.append((_measure_strengths(measured), _LEAST_SPREAD, _Ratio('signal power')))
-    features.append((np.array([one.outlier_share for one in measured]), _LEAST_DIRT_SPREAD, _describe_dirt))
+    features.append((np.array([_measure_lost_share(one) for one in measured]), _LEAST_DIRT_SPREAD, _describe_dirt))
     return features
 
 
@@ -68,8 +68,16 @@ class _Ratio:
         return f'its {self.what} is {np.exp(own - usual):.2g} times that of the others'
 
 
+def _measure_lost_share(one: MicrographCalibration) -> float:
+    """Return the share of a frame that is no specimen in ice: carbon, crystals, dirt, or an edge of another kind."""
+    if one.defects is None or one.shape is None:
+        return one.outlier_share
+    kept = (1 - one.defects.dead_rows / one.shape[0]) * (1 - one.defects.dead_columns / one.shape[1])
+    return one.outlier_share + 1 - kept
+
+
 def _describe_dirt(own: float, usual: float) -> str:
-    return f'{own:.0%} of it is carbon, crystals or dirt, of the others {usual:.0%}'
+    return f'{own:.0%} of it is carbon, crystals or dirt, or dead edge, of the others {usual:.0%}'
 
 
 def _measure_strengths(measured: Sequence[MicrographCalibration]) -> np.ndarray:
