@@ -29,10 +29,12 @@ SIMULATIONS = ('fresh', 'dataset')
 
 # What a preset takes where a setting is not given. A crop size of None is the largest power of two that fits.
 TRAINING_PRESETS: dict[str, dict[str, Any]] = {
-    'fast': {'max_steps': 600, 'crop_size': 128, 'batch_size': 4, 'learning_rate': 5e-4, 'contrastive_weight': 0.1,
-             'input_noise': 'measured', 'checkpoint_every': 25, 'patience': 8},
-    'paper': {'max_steps': 10000, 'crop_size': None, 'batch_size': 1, 'learning_rate': 1e-4, 'contrastive_weight': 10.0,
-              'input_noise': 'gaussian', 'checkpoint_every': 100, 'patience': None},
+    'fast': {'max_steps': 200, 'crop_size': 128, 'batch_size': 8, 'learning_rate': 2e-4, 'adversarial_weight': 0.0,
+             'contrastive_weight': 0.0, 'statistics_weight': 1.0, 'input_noise': 'measured', 'checkpoint_every': 20,
+             'patience': 4},
+    'paper': {'max_steps': 10000, 'crop_size': None, 'batch_size': 1, 'learning_rate': 1e-4, 'adversarial_weight': 1.0,
+              'contrastive_weight': 10.0, 'statistics_weight': 0.0, 'input_noise': 'gaussian', 'checkpoint_every': 100,
+              'patience': None},
 }
 
 COMPILE_HELP = ('project particles with a compiled kernel: faster from some ten thousand particles on, needs a C++ '
@@ -262,8 +264,13 @@ class TrainConfig(Config):
         None, 'crops per step, over all processes; default: ' + _of_presets('batch_size'), positive=True)
     learning_rate: float | None = _setting(
         None, 'learning rate of Adam; default: ' + _of_presets('learning_rate'), positive=True)
+    adversarial_weight: float | None = _setting(
+        None, 'weight of deceiving the discriminator, 0 leaves it out; default: ' + _of_presets('adversarial_weight'))
     contrastive_weight: float | None = _setting(
         None, 'weight of the contrastive loss, 0 leaves it out; default: ' + _of_presets('contrastive_weight'))
+    statistics_weight: float | None = _setting(
+        None, 'weight of bringing spectrum, histograms and local power to those of the real crops, 0 leaves it out; '
+        'default: ' + _of_presets('statistics_weight'))
     sampling: str = _setting(
         'guided', 'positions of the contrastive loss: guided by the particle mask, or uniform (plain CUT)',
         choices=SAMPLINGS)
@@ -309,8 +316,10 @@ class TrainConfig(Config):
             is_power = self.preset != 'paper' or (self.crop_size & (self.crop_size - 1) == 0 and self.crop_size >= 32)
             lower = max(32, 1 << (self.crop_size.bit_length() - 1))
             _require(is_power, 'crop_size', self.crop_size, f'the published network takes powers of two: use {lower}')
-        _require((self.contrastive_weight or 0) >= 0, 'contrastive_weight', self.contrastive_weight,
-                 'give zero or more')
+        for key in ('adversarial_weight', 'contrastive_weight', 'statistics_weight'):
+            _require((getattr(self, key) or 0) >= 0, key, getattr(self, key), 'give zero or more')
+        _require(any(self.choose(f'{key}_weight') for key in ('adversarial', 'statistics')), 'adversarial_weight', 0.0,
+                 'nothing would be learned: give it or statistics_weight a positive number')
         _require(0 <= self.held_out <= 0.5, 'held_out', self.held_out, 'give a share from 0 to 0.5')
         n_processes = self.devices * self.num_nodes
         batch_size = self.choose('batch_size')

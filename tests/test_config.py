@@ -133,7 +133,7 @@ def test_a_wrong_value_is_refused_with_the_field_the_value_and_the_remedy(key, v
     ('contrastive_weight', -1, 'contrastive_weight cannot be -1.0; give zero or more'),
     ('continue', 'yes', "continue cannot be 'yes'; say true or false"),
     ('held_out', 0.8, 'held_out cannot be 0.8; give a share from 0 to 0.5'),
-    ('devices', 3, 'batch_size cannot be 4; give a multiple of the 3 processes that share it'),
+    ('devices', 3, 'batch_size cannot be 8; give a multiple of the 3 processes that share it'),
     ('sampling', 'random', "sampling cannot be 'random'; say one of guided, uniform"),
     ('input_noise', 'poisson', "input_noise cannot be 'poisson'; say one of measured, gaussian"),
     ('preset', 'slow', "preset cannot be 'slow'; say one of fast, paper"),

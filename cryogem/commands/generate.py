@@ -44,6 +44,7 @@ from cryogem.records import Micrograph
 from cryogem.specimen.ensemble import Ensemble
 from cryogem.specimen.volume import bring_to_pixel_size
 from cryogem.translation.hardware import keep_freed_memory
+from cryogem.translation.lean import LeanPaperGenerator
 from cryogem.translation.model import load_generator, read_card
 from cryogem.translation.pairs import stack_inputs
 from cryogem.translation.paper import PaperGenerator
@@ -140,12 +141,13 @@ def _build_trained_finish(config: GenerateConfig, calibration: Calibration, devi
         return lambda image, record, rng: start(image, record, rng)[0]
     keep_freed_memory()
     generator = load_generator(Path(config.model), device)
+    published = LeanPaperGenerator(generator) if isinstance(generator, PaperGenerator) else None
 
     def finish(image: np.ndarray, record: Micrograph, rng: np.random.Generator) -> np.ndarray:
         prior, signal = start(image, record, rng)
-        if isinstance(generator, PaperGenerator):
-            return translate_scaled(generator, prior, description.get('contrast_span'))
-        is_conditioned = generator.n_inputs > 1
+        if published:
+            return translate_scaled(published, prior, description.get('contrast_span'))
+        is_conditioned = generator.sizes.get('n_inputs', 1) > 1
         return translate(generator, stack_inputs(prior, signal, rng) if is_conditioned else prior)
 
     return finish

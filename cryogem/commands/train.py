@@ -1,34 +1,20 @@
 """`cryogem train`: learn what the measured noise cannot say about the real micrographs."""
 
-import dataclasses
 import logging
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import torch
-
-from cryogem.commands.crops import FreshCrops, RealCrops, SimulatedCrops, Split, split_micrographs
+from cryogem.commands.bias_guard import measure_bias
 from cryogem.commands.inputs import choose_device
-from cryogem.commands.judging import HeldOut, measure_gates
-from cryogem.commands.priors import PriorRecipe
-from cryogem.commands.simulate import build_protocol
-from cryogem.config import TrainConfig, config_to_json, describe_run
+from cryogem.commands.judging import measure_gates
+from cryogem.commands.training_plan import TrainingPlan, plan_training
+from cryogem.config import TrainConfig, describe_run
 from cryogem.dataset import layout
-from cryogem.dataset.reader import SimulatedDataset, read_dataset
 from cryogem.dataset.writer import check_output
-from cryogem.errors import InputError
-from cryogem.imaging.exposure import TRAINED
-from cryogem.io.files import compute_checksum, find_files, make_folder, write_json
+from cryogem.io.files import make_folder, write_json
 from cryogem.translation.engine import Engine
 from cryogem.translation.events import open_events
 from cryogem.translation.hardware import keep_freed_memory
 from cryogem.translation.model import describe_model, load_generator, read_card
-from cryogem.translation.pairs import CropSampler, DrawSimulated
-from cryogem.translation.settings import PAPER, PAPER_SPAN, TrainerSettings
-from cryogem.translation.statistics import StatisticsGoal, measure_statistics
-from cryogem.translation.textures import SCALES
 from cryogem.translation.trainer import Support, train
 from cryogem.translation.translate import build_translator
 
@@ -37,11 +23,7 @@ logger = logging.getLogger(__name__)
 # When a training is continued.
 _MAY_CHANGE = ('max_steps', 'max_minutes', 'checkpoint_every', 'patience', 'tensorboard', 'device', 'devices',
                'num_nodes')
-_LARGEST_CROP = 1024                        # px, of the paper preset: that of the publication
-_LEAST_STRIP = 84                           # px: below it a strip says nothing about particles
 _GATE_CROPS = 48                            # of each kind, on which the gates are measured
-_STATISTICS_CROPS = 192                     # of each kind, whose texture statistics are compared
-_JUDGED_STREAM, _STATISTICS_STREAM = 1, 2   # random streams of the seed, apart from that of the steps
 
 
 def run(config: TrainConfig, output: Path) -> None:
@@ -65,137 +47,12 @@ def run(config: TrainConfig, output: Path) -> None:
                    config.continue_, plan.describe(engine), support, engine)
     if engine.is_first and plan.split:
         _write_gates(plan, output)
+    if config.bias_guard:
+        shown = measure_bias(plan, output, engine)
+        if engine.is_first:
+            describe_model(output, {**read_card(output)['description'], 'bias_guard': shown})
     logger.info('model of step %d, after %d steps and %.0f s: %s', result.best_step, result.step, result.seconds,
                 output)
-
-
-@dataclass(frozen=True)
-class TrainingPlan:
-    """What a training is made of, all inputs read and checked."""
-
-    config: TrainConfig
-    dataset: SimulatedDataset
-    recipe: PriorRecipe
-    settings: TrainerSettings
-    crop_size: int
-    split: Split | None                     # None: nothing is held out
-    real: RealCrops
-    simulated: DrawSimulated
-
-    @property
-    def is_conditioned(self) -> bool:
-        """Whether the generator sees signal and textures beside the prior."""
-        return self.settings.n_inputs > 1
-
-    def build_sampler(self, engine: Engine) -> CropSampler:
-        """Return what gives this process its crops of each step."""
-        return CropSampler(
-            self.simulated, self.real.draw, self.crop_size, self.config.choose('batch_size'), self.config.seed,
-            self.is_conditioned, 4 if self.config.preset == 'paper' else 8, engine.rank, engine.n_processes)
-
-    def measure_textures(self) -> StatisticsGoal | None:
-        """Return the statistics of real crops and of priors, where they are learned."""
-        if not self.settings.statistics_weight:
-            return None
-        rng = np.random.default_rng(np.random.SeedSequence(self.config.seed, spawn_key=(0, _STATISTICS_STREAM)))
-        real = [self.real.draw(rng, self.crop_size) for _ in range(_STATISTICS_CROPS)]
-        prior = [self.simulated(rng, self.crop_size).prior for _ in range(_STATISTICS_CROPS)]
-        return StatisticsGoal(*(measure_statistics(torch.from_numpy(np.stack(one)[:, None].astype(np.float32)))
-                                for one in (real, prior)))
-
-    def build_judge(self, seed: int, n_crops: int = 32) -> HeldOut:
-        """Return held-out real crops and simulated ones of their own.
-
-        Raises
-        ------
-        InputError : what is held out is too small.
-        """
-        if self.split is None:
-            raise InputError('held_out 0 leaves nothing to judge a model by; give a share')
-        real = RealCrops(self.split.held_out, self.config.pixel_size, self.dataset.calibration,
-                         self.split.held_out_part)
-        whole = self.crop_size if self.config.preset == 'paper' else None
-        stream = int(np.random.SeedSequence(seed, spawn_key=(0, _JUDGED_STREAM)).generate_state(1)[0])
-        return HeldOut(self.config.topaz_weights, real, self._make_draw, whole, self.is_conditioned, n_crops, stream)
-
-    def _make_draw(self, side: int) -> DrawSimulated:
-        return _make_simulated(self.config, self.dataset, side, self.recipe).draw
-
-    def describe(self, engine: Engine) -> dict[str, Any]:
-        """Return what the model's card says of its origin."""
-        split = self.split
-        settings = {key: self.config.choose(key) if key in vars(self.config) else value
-                    for key, value in config_to_json(self.config).items()}
-        return {
-            'preset': self.config.preset, 'pixel_size': self.dataset.calibration.pixel_size,
-            'n_real_micrographs': self.real.n_micrographs,
-            'n_held_out_micrographs': len(split.held_out) if split else 0,
-            'held_out_columns': list(split.held_out_part) if split else None,
-            'n_simulated_micrographs': len(self.dataset.manifest['micrographs']),
-            'data': {'dataset_manifest_sha256': compute_checksum(self.dataset.folder / layout.MANIFEST),
-                     'real_micrographs': [one.name for one in (split.train if split else self.real.files)],
-                     'held_out': [one.name for one in split.held_out] if split else []},
-            'device': str(engine.device), 'n_processes': engine.n_processes, 'seed': self.config.seed,
-            'crop_size': self.crop_size, 'settings': settings,
-            **({'contrast_span': PAPER_SPAN} if self.config.preset == 'paper' else {}),
-        }
-
-
-def plan_training(config: TrainConfig) -> TrainingPlan:
-    """Read and check what a training needs.
-
-    Raises
-    ------
-    InputError : a file cannot be used, or crops do not fit.
-    """
-    dataset = read_dataset(Path(config.dataset))
-    files = find_files(config.micrographs, 'micrographs')
-    recipe = PriorRecipe(config.choose('input_noise'), config.ice, config.snr)
-    split = split_micrographs(files, config.held_out, least_whole=2 if config.preset == 'paper' else 5)
-    real, split = _choose_real(config, dataset, files, split)
-    crop_size = config.choose('crop_size') or min(
-        _LARGEST_CROP, *(1 << (min(shape).bit_length() - 1) for shape in (real.shape, dataset.calibration.shape)))
-    simulated = _make_simulated(config, dataset, crop_size, recipe)
-    real.check(crop_size)
-    return TrainingPlan(config, dataset, recipe, _make_settings(config, crop_size), crop_size, split, real,
-                        simulated.draw)
-
-
-def _choose_real(
-    config: TrainConfig, dataset: SimulatedDataset, files: list[Path], split: Split | None
-) -> tuple[RealCrops, Split | None]:
-    """Return the real crops to learn from, and the split unless a strip to be held out would be too narrow."""
-    if split is not None and split.held_out_part != (0.0, 1.0):
-        strip = RealCrops(files, config.pixel_size, dataset.calibration, split.held_out_part)
-        if min(strip.shape) < _LEAST_STRIP:
-            logger.warning('a strip of %d px is too narrow to judge a model by: nothing is held out, the last model '
-                           'is kept unjudged; give more or larger micrographs', min(strip.shape))
-            split = None
-    if split is None:
-        return RealCrops(files, config.pixel_size, dataset.calibration), None
-    return RealCrops(split.train, config.pixel_size, dataset.calibration, split.train_part), split
-
-
-def _make_simulated(
-    config: TrainConfig, dataset: SimulatedDataset, crop_size: int, recipe: PriorRecipe
-) -> FreshCrops | SimulatedCrops:
-    if config.simulation == 'dataset':
-        return SimulatedCrops(dataset, crop_size, recipe)
-    diameter = max(one.diameter for one in dataset.load_ensemble().volumes)
-    protocol = build_protocol(dataclasses.replace(dataset.config, seed=config.seed), dataset.calibration, diameter)
-    return FreshCrops(dataset, dataclasses.replace(protocol, purpose=TRAINED), crop_size, recipe)
-
-
-def _make_settings(config: TrainConfig, crop_size: int) -> TrainerSettings:
-    shared: dict[str, Any] = {key: config.choose(key) for key in (
-        'max_steps', 'max_minutes', 'checkpoint_every', 'patience', 'learning_rate', 'contrastive_weight', 'sampling',
-        'temperature', 'n_positions', 'seed', 'discriminator_crop')}
-    if config.held_out == 0:
-        shared['patience'] = None
-    if config.preset == 'paper':
-        return TrainerSettings(**shared, **PAPER, depth=crop_size.bit_length() - 1,
-                               mixed_precision=config.mixed_precision)
-    return TrainerSettings(**shared, n_inputs=2 + len(SCALES))
 
 
 def _write_gates(plan: TrainingPlan, output: Path) -> None:

@@ -68,15 +68,20 @@ class Engine:
         if self._fabric is None:
             return
         gradients = [one.grad for one in parameters if one.grad is not None]
+        if not gradients:
+            return
         flat = self.average(torch.cat([one.flatten() for one in gradients]))
         for gradient, mean in zip(gradients, flat.split([one.numel() for one in gradients]), strict=True):
             gradient.copy_(mean.view_as(gradient))
 
     def gather(self, batch: Tensor) -> Tensor:
-        """Return the batches (b, ...) of all processes one after the other; gradients flow back to each."""
+        """Return the batches (b, ...) of all processes in the order of the crops' numbers; gradients flow back to each.
+
+        Process r of n holds the crops r, r + n, r + 2 n, ...
+        """
         if self._fabric is None:
             return batch
-        return cast(Tensor, self._fabric.all_gather(batch, sync_grads=True)).flatten(0, 1)
+        return cast(Tensor, self._fabric.all_gather(batch, sync_grads=True)).transpose(0, 1).flatten(0, 1)
 
     def average(self, numbers: Tensor) -> Tensor:
         """Return the mean of `numbers` over all processes, without gradients."""

@@ -53,7 +53,7 @@ class PaperGenerator(nn.Module):
 
     def translate_with_features(self, image: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Return what `forward` and `encode` return for `image` (b, 1, h, w), in one pass."""
-        self._check_shape(image)
+        self.check_shape(image)
         features: list[Tensor] = []
         output = self.model(image, features)
         return output, features[:N_PAPER_FEATURES]
@@ -63,7 +63,7 @@ class PaperGenerator(nn.Module):
 
         Layer k of an `image` (b, 1, h, w) is (b, feature_channels[k-1], h / 2^k, w / 2^k).
         """
-        self._check_shape(image)
+        self.check_shape(image)
         features: list[Tensor] = []
         block: _PaperBlock | None = self.model
         while block is not None and len(features) < N_PAPER_FEATURES:
@@ -72,7 +72,8 @@ class PaperGenerator(nn.Module):
             block = block.submodule
         return features
 
-    def _check_shape(self, image: Tensor) -> None:
+    def check_shape(self, image: Tensor) -> None:
+        """Refuse an `image` (b, 1, h, w) whose sides are no multiples of 2^depth."""
         multiple = 2 ** self.depth
         if image.shape[-2] % multiple or image.shape[-1] % multiple:
             raise InputError(f'image shape {tuple(image.shape[-2:])} does not fit this model; '
@@ -120,6 +121,8 @@ class FrameNorm(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Normalise `features` (b, c, h, w) over their px."""
+        if features.shape[0] == 1 and features.dtype != torch.float32:
+            return functional.batch_norm(features, None, None, training=True)
         if features.shape[0] == 1:
             # the mean is taken off first: the batch norm's own way of finding the variance rounds worse beside it
             centered = features - features.mean((2, 3), keepdim=True)

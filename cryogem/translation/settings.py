@@ -52,7 +52,7 @@ class TrainerSettings:
 # What the publication fixes (METHOD): full passes, nothing beside its two losses.
 PAPER: dict[str, Any] = {
     'preset': 'paper', 'decay_from': 0.25, 'discriminator_width': 128, 'discriminator_widest': 8, 'penalty_weight': 0.0,
-    'statistics_weight': 0.0, 'residual_weight': 0.0, 'average_decay': 0.0, 'contrastive_crops': 1 << 30,
+    'residual_weight': 0.0, 'average_decay': 0.0, 'contrastive_crops': 1 << 30,
 }
 
 

@@ -13,8 +13,8 @@ import torch
 
 from cryogem.__main__ import main
 from cryogem.commands.crops import RealCrops, SimulatedCrops, split_micrographs
+from cryogem.commands.training_plan import plan_training
 from cryogem.commands.simulate import build_protocol
-from cryogem.commands.train import plan_training
 from cryogem.config import TrainConfig, build_config
 from cryogem.dataset.reader import read_dataset
 from cryogem.imaging.exposure import TRAINED, draw_record
@@ -274,3 +274,102 @@ def test_real_micrographs_of_another_pixel_size_are_brought_to_that_of_the_datas
 
     power = np.abs(np.fft.rfft(crop[:, :60], axis=1)).mean(axis=0)      # 20 px of 2.5 Å are 10 px of 5 Å
     assert power.argmax() == 6
+
+
+@pytest.fixture(scope='module')
+def judged(real_set, simulated, tmp_path_factory):
+    """A finished training of four steps, judged on half of each micrograph."""
+    folder = tmp_path_factory.mktemp('judged') / 'model'
+    assert main(['train', '--dataset', str(simulated), '--micrographs', real_set.micrographs, '--max-steps', '4',
+                 '--crop-size', '48', '--batch-size', '2', '--checkpoint-every', '2', '--held-out', '0.5',
+                 '--output', str(folder)]) == 0
+    return folder
+
+
+def test_the_card_says_realism_and_signal_of_the_model_beside_those_of_its_prior(judged):
+    description = json.loads((judged / 'card.json').read_text())['description']
+    realism, signal = description['gates']['realism'], description['gates']['signal']
+
+    assert realism['passed'] == (realism['model'] < realism['prior'])
+    assert realism['ratio_prior'] == pytest.approx(realism['prior'] / realism['floor'])
+    assert len(signal['correlation_model']) == len(signal['correlation_prior']) == 8
+    assert 0.2 < signal['correlation_prior'][0] <= 1
+    assert description['data']['held_out'] == ['mic_1.mrc', 'mic_2.mrc', 'mic_3.mrc']
+    assert description['realism']['prior'] > 0
+
+
+def test_metrics_hold_the_realism_where_it_was_judged(judged):
+    rows = read_steps(judged)
+
+    assert [bool(row['realism_model']) for row in rows] == [False, True, False, True]
+    assert len({row['realism_prior'] for row in rows if row['realism_prior']}) == 1
+
+
+@pytest.mark.parametrize(('passed', 'flags', 'is_prior'), [(False, (), True), (False, ('--force',), False),
+                                                           (True, (), False)])
+def test_generate_takes_the_prior_in_place_of_a_model_that_is_no_better(
+    passed, flags, is_prior, judged, simulated, tmp_path, caplog
+):
+    folder = shutil.copytree(judged, tmp_path / 'model')
+    card = json.loads((folder / 'card.json').read_text())
+    card['description']['gates']['realism']['passed'] = passed
+    (folder / 'card.json').write_text(json.dumps(card))
+    outputs = []
+    for model, more in ((str(folder), flags), ('measured', ())):
+        outputs.append(tmp_path / f'out_{len(outputs)}')
+        assert main(['generate', '--model', model, '--dataset', str(simulated), '--n-micrographs', '1', '--seed', '3',
+                     '--output', str(outputs[-1]), *more]) == 0
+    first, second = (mrcfile.read(out / 'micrographs' / 'generated_00001.mrc') for out in outputs)
+
+    assert np.array_equal(first, second) == is_prior
+    assert ('is not better than the prior it starts from' in caplog.text) == (not passed)
+
+
+@pytest.mark.parametrize('flags', [
+    ('--preset', 'paper', '--crop-size', '32', '--batch-size', '1'),
+    ('--preset', 'paper', '--crop-size', '32', '--batch-size', '1', '--sampling', 'uniform', '--no-ice'),
+    ('--contrastive-weight', '0.1', '--adversarial-weight', '0.1', '--sampling', 'uniform'),
+    ('--contrastive-weight', '0.1', '--adversarial-weight', '1', '--discriminator-crop', '32'),
+    ('--input-noise', 'gaussian', '--no-ice', '--simulation', 'dataset')])
+def test_presets_and_ablations_train_and_generate_by_config_alone(flags, real_set, simulated, tmp_path):
+    model, out = tmp_path / 'model', tmp_path / 'out'
+    assert main(['train', '--dataset', str(simulated), '--micrographs', real_set.micrographs, '--max-steps', '2',
+                 '--crop-size', '48', '--batch-size', '2', '--held-out', '0', '--output', str(model), *flags]) == 0
+    rows = read_steps(model)
+    assert len(rows) == 2
+    if 'uniform' in flags or '--contrastive-weight' in flags:       # a crop of 32 px may hold one region only
+        assert max(float(row['contrastive_loss']) for row in rows) > 0
+    if 'paper' in flags or '--adversarial-weight' in flags:
+        assert max(float(row['d_loss']) for row in rows) > 0
+    assert main(['generate', '--model', str(model), '--dataset', str(simulated), '--n-micrographs', '1',
+                 '--output', str(out)]) == 0
+    image = mrcfile.read(out / 'micrographs' / 'generated_00001.mrc')
+    assert image.shape == (256, 288)
+    assert np.isfinite(image).all()
+    assert image.std() > 1
+
+
+def test_tensorboard_that_is_not_installed_is_told_of(arguments, tmp_path, fail):
+    try:
+        import tensorboard  # noqa: F401
+        pytest.skip('tensorboard is installed')
+    except ImportError:
+        message = fail([*arguments, '--tensorboard'])
+    assert message.startswith('tensorboard cannot be True because its package is not installed; install it')
+
+
+@pytest.mark.slow
+def test_the_bias_guard_compares_two_halves_and_a_decoy_without_particles(real_set, simulated, tmp_path):
+    model = tmp_path / 'model'
+    assert main(['train', '--dataset', str(simulated), '--micrographs', real_set.micrographs, '--max-steps', '4',
+                 '--crop-size', '48', '--batch-size', '2', '--checkpoint-every', '4', '--held-out', '0.5',
+                 '--bias-guard', '--output', str(model)]) == 0
+    shown = json.loads((model / 'card.json').read_text())['description']['bias_guard']
+
+    assert len(shown['halves']['distances']) == 2
+    assert shown['halves']['disagreement'] > 0
+    counts = shown['particles_on_empty_crops']
+    assert counts['prior'] <= 0.2
+    assert counts['placed_on_full_crops'] > 3 * max(counts['prior'], 0.1)
+    assert counts['model'] >= 0
+    assert sorted(one.name for one in (model / 'guard').iterdir()) == ['decoy', 'half_1', 'half_2']

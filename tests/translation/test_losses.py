@@ -11,6 +11,7 @@ from cryogem.translation.losses import (
     compute_generator_loss,
     compute_gradient_penalty,
     compute_layer_contrast,
+    compute_patch_contrast,
 )
 from cryogem.translation.sampling import draw_region_positions, gather_features
 
@@ -115,3 +116,27 @@ def test_adversarial_losses_are_zero_for_a_perfect_judge_and_a_perfect_deceiver(
 def test_the_gradient_penalty_of_a_linear_judge_is_its_squared_slope_whatever_the_crop_size(side):
     real = torch.randn(3, 1, side, side, requires_grad=True)
     assert float(compute_gradient_penalty(0.5 * real + 7, real)) == pytest.approx(0.25)
+
+
+def test_plain_contrast_equals_its_formula_with_all_other_positions_as_negatives():
+    torch.manual_seed(6)
+    anywhere = make_region([6, 3], 6)
+    expected = []
+    for image in range(2):
+        drawn = [i for i in range(6) if anywhere.is_drawn[image, i]]
+        for i in drawn:
+            scores = [math.exp(float(anywhere.query[image, i] @ anywhere.key[image, j]) / TEMPERATURE) for j in drawn]
+            expected.append(-math.log(scores[drawn.index(i)] / sum(scores)))
+    loss = compute_patch_contrast(anywhere, TEMPERATURE)
+    assert float(loss) == pytest.approx(sum(expected) / len(expected), rel=1e-5)
+
+
+def test_the_mean_over_processes_is_the_loss_of_all_their_crops():
+    torch.manual_seed(7)
+    particle, background = make_region([5, 2], 5), make_region([7, 9], 9)
+    counts = [torch.tensor(5.0 + 7.0), torch.tensor(2.0 + 9.0)]
+    parts = [compute_layer_contrast(
+        *(RegionVectors(one.query[i:i + 1], one.key[i:i + 1], one.is_drawn[i:i + 1]) for one in (particle, background)),
+        TEMPERATURE, lambda n: sum(counts) / 2) for i in range(2)]
+    whole = compute_layer_contrast(particle, background, TEMPERATURE)
+    assert float(sum(parts) / 2) == pytest.approx(float(whole), rel=1e-5)

@@ -12,11 +12,12 @@ from PIL import Image
 from cryogem.errors import ConfigError, InputError, OutputError, TrainingError
 from cryogem.io.checkpoint import load_checkpoint, save_checkpoint
 from cryogem.translation import load_generator
-from cryogem.translation.learner import Learner
+from cryogem.translation.learner import Learner, find_rate_factor
 from cryogem.translation.model import read_card
 from cryogem.translation.pairs import CropBatch, CropSampler, SimulatedCrop
-from cryogem.translation.settings import TrainerSettings
-from cryogem.translation.trainer import COLUMNS, train
+from cryogem.translation.settings import PAPER, TrainerSettings
+from cryogem.translation.statistics import StatisticsGoal, measure_statistics
+from cryogem.translation.trainer import COLUMNS, Support, train
 
 SETTINGS = TrainerSettings(
     max_steps=4, checkpoint_every=2, learning_rate=1e-3, contrastive_weight=1.0, temperature=0.07, n_positions=16,
@@ -230,3 +231,80 @@ def test_the_sample_picture_shows_clean_prior_generated_and_real_side_by_side(tm
     np.testing.assert_allclose(picture[:, 36:68], prior, atol=1)
     clean = np.clip((batch.signal[0, 0].numpy() - real.mean()) / (6 * real.std()) + 0.5, 0, 1) * 255
     np.testing.assert_allclose(picture[:, :32], clean, atol=1)
+
+
+def make_paper_settings(**more) -> TrainerSettings:
+    return TrainerSettings(**{
+        **PAPER, 'max_steps': 8, 'checkpoint_every': 4, 'learning_rate': 1e-3, 'contrastive_weight': 10.0,
+        'statistics_weight': 0.0, 'temperature': 0.07, 'n_positions': 16, 'seed': 5, 'depth': 5, 'width': 2,
+        'discriminator_width': 4, **more})
+
+
+def test_the_published_network_is_trained_with_both_of_its_losses_and_keeps_what_it_learned(tmp_path):
+    sampler = CropSampler(draw_simulated, draw_real, 32, 1, 1, n_symmetries=4)
+    train(sampler, make_paper_settings(), tmp_path)
+    rows = read_rows(tmp_path)
+    assert len(rows) == 8
+    for row in rows:
+        assert float(row['contrastive_loss']) > 0
+        assert float(row['d_loss']) > 0
+        assert float(row['statistics_loss']) == float(row['gradient_penalty']) == 0
+    loaded, state = load_generator(tmp_path).state_dict(), load_checkpoint(tmp_path / 'checkpoint.pt')['learner']
+    assert all(torch.equal(value, state['generator'][name]) for name, value in loaded.items())
+
+
+def test_the_published_rate_is_constant_for_a_quarter_and_then_falls_to_zero():
+    settings = make_paper_settings(max_steps=100)
+    assert [find_rate_factor(step, settings) for step in (0, 24, 25, 62, 99)] == pytest.approx(
+        [1, 1, 1, 38 / 75, 1 / 75])
+    assert find_rate_factor(10 ** 6, change(max_steps=4)) == 1
+
+
+def test_uniform_sampling_needs_no_mask():
+    learner = Learner(make_paper_settings(sampling='uniform'))
+    batch = CropSampler(draw_simulated, draw_real, 32, 1, 1).draw(0)
+    nothing = dataclasses.replace(batch, mask=torch.zeros_like(batch.mask))
+    assert learner.learn(nothing, 0)['contrastive_loss'] > 0
+    assert Learner(make_paper_settings()).learn(nothing, 0)['contrastive_loss'] == 0
+
+
+def test_a_discriminator_that_sees_a_part_of_the_crop_learns_from_that_part():
+    batch = make_sampler().draw(0)
+    whole, part = (Learner(change(discriminator_crop=side)).learn(batch, 0) for side in (None, 16))
+    assert whole['d_loss'] != part['d_loss']
+    assert Learner(change(discriminator_crop=64)).learn(batch, 0)['d_loss'] == whole['d_loss']
+
+
+def test_the_best_model_is_kept_and_training_ends_when_none_better_comes(tmp_path, caplog):
+    distances = iter([9.0, 5.0, 3.0, 4.0, 3.5, 1.0])            # of the prior, then of the checkpoints
+    with caplog.at_level(logging.INFO, logger='cryogem'):
+        result = train(make_sampler(), change(max_steps=20, checkpoint_every=1, patience=2), tmp_path,
+                       support=Support(judge=lambda translate: next(distances)))
+    assert (result.step, result.best_step) == (4, 2)
+    assert 'no better model in 2 checks: training ends, the model of step 2 is kept' in caplog.text
+    assert [row['realism_model'] for row in read_rows(tmp_path)] == ['5.0', '3.0', '4.0', '3.5']
+    description = read_card(tmp_path)['description']
+    assert (description['steps'], description['realism']) == (2, {'model': 3.0, 'prior': 9.0})
+    assert train(make_sampler(), change(max_steps=20, checkpoint_every=1, patience=2), tmp_path, resume=True,
+                 support=Support(judge=lambda translate: 0.0)).step == 4
+
+
+def test_the_statistics_are_drawn_towards_those_of_the_real_crops():
+    wanted = make_sampler()
+    goal = StatisticsGoal(*(measure_statistics(torch.cat([getattr(wanted.draw(step), name) for step in range(40)]))
+                            for name in ('real', 'prior')))
+    settings = change(learning_rate=2e-3, contrastive_weight=0.0, adversarial_weight=0.0, n_levels=3)
+    learner = Learner(settings, None, goal)
+    sampler = make_sampler()
+    losses = [learner.learn(sampler.draw(step), step)['statistics_loss'] for step in range(60)]
+    assert np.mean(losses[-15:]) < 0.5 * np.mean(losses[:15])
+    assert learner.learn(sampler.draw(60), 60)['d_loss'] == 0
+
+
+def test_hardware_without_bf16_trains_in_float32_and_says_so(monkeypatch, caplog):
+    monkeypatch.setattr('cryogem.translation.learner.has_fast_bf16', lambda device: False)
+    with caplog.at_level(logging.INFO, logger='cryogem'):
+        losses = Learner(make_paper_settings(mixed_precision=True)).learn(
+            CropSampler(draw_simulated, draw_real, 32, 1, 1).draw(0), 0)
+    assert 'cpu has no fast bf16; training in float32' in caplog.text
+    assert np.isfinite(list(losses.values())).all()

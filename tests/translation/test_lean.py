@@ -1,0 +1,60 @@
+"""The published network made ready for use gives what the original gives."""
+
+import pytest
+import torch
+
+from cryogem.translation.hardware import has_fast_bf16, keep_freed_memory
+from cryogem.translation.lean import LeanPaperGenerator
+from cryogem.translation.paper import PaperGenerator
+
+
+def make_generator() -> PaperGenerator:
+    torch.manual_seed(0)
+    return PaperGenerator(6, 8).eval()
+
+
+@pytest.mark.parametrize('shape', [(128, 128), (64, 192)])
+def test_in_float32_the_lean_network_equals_the_original(shape):
+    generator, image = make_generator(), torch.rand(1, 1, *shape) * 2 - 1
+    with torch.no_grad():
+        torch.testing.assert_close(LeanPaperGenerator(generator, False)(image), generator(image), rtol=1e-4, atol=1e-5)
+
+
+def test_in_float32_the_lean_network_gives_the_golden_output(golden, golden_input):
+    generator = PaperGenerator(depth=8, width=2)
+    generator.load_state_dict(golden.read_state('generator/state/'))
+    output = LeanPaperGenerator(generator, False)(golden_input)
+    torch.testing.assert_close(output, golden.read('generator/output'), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.skipif(not has_fast_bf16('cpu'), reason='this CPU has no fast bf16')
+def test_in_bf16_the_lean_network_differs_by_the_rounding_of_its_numbers():
+    generator, image = make_generator(), torch.rand(1, 1, 128, 128) * 2 - 1
+    with torch.no_grad():
+        expected, found = generator(image), LeanPaperGenerator(generator, True)(image)
+    assert found.dtype == torch.float32
+    assert float((found - expected).square().mean().sqrt() / expected.std()) < 0.015
+
+
+def test_making_a_network_lean_leaves_the_original_as_it_was():
+    generator = make_generator()
+    before = {name: value.clone() for name, value in generator.state_dict().items()}
+    LeanPaperGenerator(generator)(torch.zeros(1, 1, 64, 64))
+    assert all(torch.equal(value, before[name]) and value.dtype == torch.float32
+               for name, value in generator.state_dict().items())
+    assert all(parameter.requires_grad for parameter in generator.parameters())
+
+
+def test_hardware_that_lacks_bf16_is_told_of_and_float32_is_used(monkeypatch, caplog):
+    monkeypatch.setattr('cryogem.translation.lean.has_fast_bf16', lambda device: False)
+    with caplog.at_level('INFO', logger='cryogem'):
+        lean = LeanPaperGenerator(make_generator())
+    assert 'runs in float32' in caplog.text
+    assert not lean.is_half
+
+
+def test_another_c_library_than_glibc_is_left_alone(monkeypatch, caplog):
+    monkeypatch.setattr('platform.libc_ver', lambda: ('musl', '1.2'))
+    with caplog.at_level('INFO', logger='cryogem'):
+        assert not keep_freed_memory()
+    assert 'not glibc' in caplog.text
