@@ -13,8 +13,8 @@ import torch
 
 from cryogem.__main__ import main
 from cryogem.commands.crops import RealCrops, SimulatedCrops, split_micrographs
-from cryogem.commands.training_plan import plan_training
 from cryogem.commands.simulate import build_protocol
+from cryogem.commands.training_plan import plan_training
 from cryogem.config import TrainConfig, build_config
 from cryogem.dataset.reader import read_dataset
 from cryogem.imaging.exposure import TRAINED, draw_record
