@@ -29,7 +29,7 @@ SIMULATIONS = ('fresh', 'dataset')
 
 # What a preset takes where a setting is not given. A crop size of None is the largest power of two that fits.
 TRAINING_PRESETS: dict[str, dict[str, Any]] = {
-    'fast': {'max_steps': 200, 'crop_size': 128, 'batch_size': 8, 'learning_rate': 2e-4, 'adversarial_weight': 0.0,
+    'fast': {'max_steps': 200, 'crop_size': 128, 'batch_size': 8, 'learning_rate': 5e-5, 'adversarial_weight': 0.0,
              'contrastive_weight': 0.0, 'statistics_weight': 1.0, 'input_noise': 'measured', 'checkpoint_every': 20,
              'patience': 4},
     'paper': {'max_steps': 10000, 'crop_size': None, 'batch_size': 1, 'learning_rate': 1e-4, 'adversarial_weight': 1.0,
