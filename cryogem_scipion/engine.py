@@ -2,6 +2,7 @@
 
 import functools
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -13,9 +14,11 @@ from pyworkflow.exceptions import PyworkflowException
 from cryogem.config import COMMANDS, build_config, config_to_json
 from cryogem.errors import CryogemError
 from cryogem.io.files import write_json
+from cryogem_scipion.constants import CRYOGEM_ENV_ACTIVATION
 
 _LAUNCHER = Path(__file__).resolve().with_name('launcher.py')
 _ERROR_MARK = 'ERROR: '
+_MISSING = re.compile(r"ModuleNotFoundError: No module named '([^']+)'")
 
 
 class CryogemJobError(PyworkflowException):
@@ -112,7 +115,11 @@ def explainFailure(command: str, exitCode: int, log: str, logStart: int = 0) -> 
             file.seek(logStart)
             errors = [line for line in file if line.startswith(_ERROR_MARK)]
         if errors:
-            return errors[-1].removeprefix(_ERROR_MARK).strip()
+            message = errors[-1].removeprefix(_ERROR_MARK).strip()
+            missing = _MISSING.match(message)
+            return message if missing is None else (
+                f'the environment of the engine has no package {missing[1]!r}; install the requirements of the plugin '
+                f"there, or make an environment with 'scipion3 installb cryogem' (see {CRYOGEM_ENV_ACTIVATION})")
     if exitCode in (-9, 137):
         return f'cryogem {command} was killed, most likely for want of memory; use fewer threads or smaller crops'
     return f'cryogem {command} ended with exit code {exitCode}; see the last lines of run.stderr'

@@ -324,6 +324,14 @@ class TestCryogemEngine(BaseTest):
             log.truncate(start)
             self.assertIn('ended with exit code 1', engine.explainFailure('simulate', 1, log.name, start))
 
+    def test_a_package_that_the_environment_lacks_is_named_with_a_remedy(self):
+        with tempfile.NamedTemporaryFile('w', suffix='.stderr') as log:
+            log.write("ERROR: ModuleNotFoundError: No module named 'torch' (a fault of cryogem, please report it)\n")
+            log.flush()
+            message = engine.explainFailure('train', 1, log.name)
+        self.assertIn("has no package 'torch'; install the requirements", message)
+        self.assertNotIn('fault', message)
+
     def test_a_killed_engine_is_told_apart(self):
         self.assertIn('was killed', engine.explainFailure('train', -9, '/nowhere'))
 
