@@ -18,7 +18,8 @@ from pathlib import Path
 from tkinter import ttk
 from typing import Any
 
-_SIZE, _TALL = '1500x950+0+0', '1300x1190+0+0'          # of the project window
+_SIZE, _TALL = '1500x950+0+0', '1300x1150+0+0'          # of the project window
+_GRAPH = 700                                # px of its height for the graph of the runs
 _SMALL = 150_000                            # bytes that a picture may have
 _PATIENCE = 240                             # s for one wait inside a story
 
@@ -174,7 +175,11 @@ def tellWindow(driver: Driver) -> Iterator[float]:
                if one.isFinished() and one.getClassName().startswith('ProtCryogem'))
     view._selectItemProtocol(run)
     view._updateSelection()
-    driver.root.geometry(_TALL)             # the whole graph
+    driver.root.geometry(_TALL)
+    yield 1
+    for pane in [one for one in findChildren(driver.root) if isinstance(one, ttk.PanedWindow)]:
+        if str(pane.cget('orient')) == 'vertical':
+            pane.sashpos(0, _GRAPH)         # room for the whole graph
     yield 1
     driver.save(driver.root, 'window')
 
