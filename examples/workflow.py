@@ -103,7 +103,7 @@ class Workflow:
               f'{os.path.abspath(protocol.getStdoutLog())}')
         if not protocol.isFinished():
             for log in (0, 1):                                  # stdout, stderr
-                print('\n'.join(protocol.getLogsLastLines(20, logFile=log)))
+                print('\n'.join(protocol.getLogsLastLines(80, logFile=log)))
             sys.exit(f'ERROR: {label}: {protocol.getErrorMessage()}')
         for output, value in protocol.iterOutputAttributes():
             print(f'    {output}: {value}', flush=True)

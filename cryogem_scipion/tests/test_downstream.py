@@ -19,7 +19,7 @@ from cryogem_scipion.tests.marks import slow
 
 _EXAMPLES = next((parent / 'examples' for parent in Path(__file__).resolve().parents
                   if (parent / 'examples' / 'workflow.py').exists()), None)
-_NUMBER_OF_REAL = 2                                     # micrographs that are used, to be quick
+_NUMBER_OF_REAL = 3                                     # micrographs that are used, to be quick
 _WITHOUT_EXAMPLES = 'the example scripts are part of a checkout, not of an installation' if _EXAMPLES is None else ''
 
 
@@ -84,7 +84,7 @@ class TestCryogemDownstream(TestCase):
         specimen = makeSyntheticData(root / 'data_set', side=512) if real is None else readRealData(real)
         diameter = 100 if real is None else 130
         cls.written = runExample('train_picker.py', specimen, root, [
-            '--simulated', '2', '--steps', '4', '--generated', '3', '--diameter', str(diameter), '--scale', '4',
+            '--simulated', '3', '--steps', '4', '--generated', '4', '--diameter', str(diameter), '--scale', '4',
             '--epochs', '1', '--topaz-options', '--epoch-size 120 --minibatch-size 64', '--threshold', '0',
             '--classes', '2', '--iterations', '1', '--threads', '2', '--check', '--no-evaluation'],
             makeEnvironment(root))
