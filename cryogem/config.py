@@ -379,6 +379,9 @@ class EvaluateConfig(Config):
     coordinates: tuple[str, ...] = _setting((), 'quoted patterns of their picks, STAR or CSV', form='GLOB')
     pixel_size: float | None = _setting(
         None, 'pixel size of the real micrographs, Å/px; default: from their headers', positive=True)
+    ctfs: str = _setting(
+        '', 'STAR file with the CTF of each real micrograph (RELION micrographs.star), to be compared with its rings; '
+        'default: what the calibration knows', form='STAR')
     n_seeds: int = _setting(3, 'repetitions of everything that is random: crops, control noise, classifiers',
                             positive=True)
     crop_size: int | None = _setting(

@@ -9,7 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from cryogem.commands.evaluation_inputs import GeneratedSet, build_noises, find_real_ctfs, read_real, read_sets
+from cryogem.commands.evaluation_inputs import (
+    GeneratedSet,
+    build_noises,
+    find_real_ctfs,
+    list_labels,
+    read_real,
+    read_sets,
+)
 from cryogem.commands.proofs import Proofs, prove_all
 from cryogem.config import EvaluateConfig, describe_run
 from cryogem.dataset import layout
@@ -43,7 +50,7 @@ from cryogem.evaluation.realism import (
     Sampling,
     choose_crop_size,
     compare_arm,
-    measure_frames,
+    measure_arm,
     tell_arms_apart,
 )
 from cryogem.evaluation.report import Picture, Report, Row, write_report
@@ -88,7 +95,8 @@ def run(config: EvaluateConfig, output: Path) -> None:
     arms = {one.name: one.frames for one in sets}
     by_seed = {seed: _make_controls(config, first, seed) for seed in sampling.seeds}
     shown: dict[str, Sequence[Frame]] = {**arms, **by_seed[sampling.seeds[0]]}
-    findings = _find_all(sets, real, shown, by_seed, sampling, networks)
+    real_ctfs = find_real_ctfs(config, real, first.calibration)
+    findings = _find_all(sets, real, real_ctfs, shown, by_seed, sampling, networks)
     proofs = prove_all(config, sets, shown, real, topaz, output)
     pictures = _draw(output, sets, real, shown, findings) + proofs.pictures
     report = _build_report(config, sets, real, shown, findings, proofs, pictures, sampling, tuple(networks))
@@ -123,37 +131,36 @@ def _choose_sampling(config: EvaluateConfig, shapes: Sequence[tuple[int, ...]], 
 def _make_controls(config: EvaluateConfig, first: GeneratedSet, seed: int) -> dict[str, list[Frame]]:
     if not config.controls:
         return {}
-    return {name: make_controls(first.frames, first.calibration, noise, seed, first.sign)
+    made = {name: make_controls(first.frames, first.calibration, noise, seed, first.sign)
             for name, noise in build_noises(first, config).items()}
+    return {name: frames for name, frames in made.items() if frames}            # none without clean twins
 
 
 def _find_all(
-    sets: Sequence[GeneratedSet], real: Sequence[Frame], shown: Mapping[str, Sequence[Frame]],
-    by_seed: Mapping[int, Mapping[str, Sequence[Frame]]], sampling: Sampling, networks: Mapping[str, Extract],
+    sets: Sequence[GeneratedSet], real: Sequence[Frame], real_ctfs: list[Ctf | None],
+    shown: Mapping[str, Sequence[Frame]], by_seed: Mapping[int, Mapping[str, Sequence[Frame]]], sampling: Sampling,
+    networks: Mapping[str, Extract],
 ) -> Findings:
     progress = Progress('evaluation', 2 * len(shown) + 3)
-    measured_real = [measure_frames(real, sampling, networks, seed) for seed in sampling.seeds]
+    measured_real = measure_arm(dict.fromkeys(sampling.seeds, real), sampling, networks)
     comparisons = {REAL: compare_arm(measured_real, measured_real, sampling)}       # every distance at its floor
     spectra = {REAL: _stack_spectra(measured_real[0])}
     for n_done, arm in enumerate(shown, 1):
-        measured = [measure_frames(by_seed[seed].get(arm, shown[arm]), sampling, networks, seed)
-                    for seed in sampling.seeds]
+        frames_by_seed = {seed: by_seed[seed].get(arm, shown[arm]) for seed in sampling.seeds}
+        measured = measure_arm(frames_by_seed, sampling, networks)
         comparisons[arm] = compare_arm(measured, measured_real, sampling)
         spectra[arm] = _stack_spectra(measured[0])
         progress.update(n_done, f'{arm} measured')
     tests = tell_arms_apart(shown, real, sampling.seeds)
     progress.update(len(shown) + 1, 'classifier done')
     calibration = sets[0].calibration
-    labels: dict[str, list[Ctf | None]] = {one.name: one.labels for one in sets}
-    labels |= {arm: sets[0].labels for arm in shown if arm not in labels}
     ctfs = {}
-    for n_done, arm in enumerate(shown, len(shown) + 2):
-        ctfs[arm] = check_ctfs(shown[arm], labels[arm], calibration.pixel_size)
+    for n_done, (arm, frames) in enumerate(shown.items(), len(shown) + 2):
+        ctfs[arm] = check_ctfs(frames, list_labels(frames), calibration.pixel_size)
         progress.update(n_done, f'CTFs of {arm} fitted')
-    ctfs[REAL] = check_ctfs(real, find_real_ctfs(real, calibration), calibration.pixel_size)
-    independent = None
-    if has_independent_fit():
-        independent = {one.name: check_independently(one.frames, one.labels, calibration.pixel_size) for one in sets}
+    ctfs[REAL] = check_ctfs(real, real_ctfs, calibration.pixel_size)
+    independent = {one.name: check_independently(one.frames, list_labels(one.frames), calibration.pixel_size)
+                   for one in sets} if has_independent_fit() else None
     signals = {arm: signal for arm, frames in shown.items() if (signal := measure_signal(frames)) is not None}
     picker, hallucinations = _find_hallucinations(shown, sampling, calibration.pixel_size)
     known_ctfs = {arm: one for arm, one in ctfs.items() if one is not None}

@@ -12,8 +12,15 @@ import numpy as np
 import torch
 
 from cryogem.commands.generate import build_finish
-from cryogem.commands.inputs import match_coordinates, read_frames
-from cryogem.config import EvaluateConfig, GenerateConfig, SimulateConfig, build_config, read_config_file
+from cryogem.commands.inputs import match_coordinates, read_ctfs, read_frames
+from cryogem.config import (
+    CalibrateConfig,
+    EvaluateConfig,
+    GenerateConfig,
+    SimulateConfig,
+    build_config,
+    read_config_file,
+)
 from cryogem.dataset import layout
 from cryogem.dataset.reader import read_calibration, read_grey_values, read_record
 from cryogem.dataset.tables import select_particles
@@ -27,6 +34,9 @@ from cryogem.io.mrc import read_micrograph
 from cryogem.records import Ctf, Micrograph
 
 logger = logging.getLogger(__name__)
+
+# names of columns that no generated set may take
+_OTHER_COLUMNS = {'real', 'shipped', 'measured', 'gaussian', 'gaussian_fitted', 'poisson', 'poisson_gaussian'}
 
 
 @dataclass(frozen=True)
@@ -45,11 +55,6 @@ class GeneratedSet:
         """-1 where particles are bright in its grey values."""
         return -1 if self.calibration.micrographs[0].grey_sd < 0 else 1
 
-    @property
-    def labels(self) -> list[Ctf | None]:
-        """The CTF of each micrograph."""
-        return [one.record.ctf if one.record else None for one in self.frames]
-
 
 def read_sets(folders: Sequence[str]) -> list[GeneratedSet]:
     """Read finished generate runs; a run that shares its folder's name with another is told apart by a number.
@@ -61,7 +66,7 @@ def read_sets(folders: Sequence[str]) -> list[GeneratedSet]:
     sets: list[GeneratedSet] = []
     for folder in map(Path, folders):
         name = Path(os.path.abspath(folder)).name       # of a link its own: it may say more than its target's
-        taken = {one.name for one in sets} | {'real', 'shipped'}
+        taken = {one.name for one in sets} | _OTHER_COLUMNS
         name = next(one for one in (name, *(f'{name}_{i}' for i in range(2, len(folders) + 3))) if one not in taken)
         sets.append(_read_set(folder, name))
     first = sets[0].calibration.pixel_size
@@ -85,9 +90,18 @@ def read_real(
     return frames
 
 
-def find_real_ctfs(frames: Sequence[Frame], calibration: Calibration) -> list[Ctf | None]:
-    """Return the CTFs that the calibration knows of real micrographs, by their names."""
+def list_labels(frames: Sequence[Frame]) -> list[Ctf | None]:
+    """Return the CTF that each micrograph was made with."""
+    return [one.record.ctf if one.record else None for one in frames]
+
+
+def find_real_ctfs(config: EvaluateConfig, frames: Sequence[Frame], calibration: Calibration) -> list[Ctf | None]:
+    """Return the CTFs of real micrographs: those of the table, else what the calibration knows, by their names."""
     known = {one.name: one.ctf for one in calibration.micrographs}
+    if config.ctfs:
+        # what the table does not say of the microscope counts as the defaults of calibrate
+        microscope = CalibrateConfig(output=config.output, micrographs=config.real)
+        known |= read_ctfs(Path(config.ctfs), [one.name for one in frames], microscope)
     return [known.get(one.name) for one in frames]
 
 

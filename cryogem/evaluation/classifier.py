@@ -17,8 +17,8 @@ from cryogem.evaluation.features import draw_crops
 _CROP = 64                                  # px
 _LAYERS = ((1, 16, 7), (16, 16, 3), (16, 16, 3))        # channels in and out, px
 _TEST_CROPS = 24                            # per micrograph
-_STEPS, _BATCH, _LEARNING_RATE = 100, 32, 3e-3
-_FOLDS = 4
+_STEPS, _BATCH, _LEARNING_RATE = 80, 32, 4e-3
+_FOLDS = 3
 _RESAMPLES = 2000
 _CONFIDENCE = (2.5, 97.5)                   # %
 

@@ -39,16 +39,31 @@ def choose_crop_size(shapes: Sequence[tuple[int, ...]], wanted: int | None, defa
     return wanted or min(default, min(min(shape) for shape in shapes) // 2)
 
 
+def measure_arm(
+    by_seed: Mapping[int, Sequence[Frame]], sampling: Sampling, networks: Mapping[str, Extract]
+) -> list[list[Measured]]:
+    """Measure the micrographs of an arm with each seed; statistics of the same micrographs are measured once."""
+    measured: list[list[Measured]] = []
+    before: Sequence[Frame] = ()
+    for seed in sampling.seeds:
+        known = [one.statistics for one in measured[-1]] if measured and by_seed[seed] is before else None
+        before = by_seed[seed]
+        measured.append(measure_frames(before, sampling, networks, seed, known))
+    return measured
+
+
 def measure_frames(
-    frames: Sequence[Frame], sampling: Sampling, networks: Mapping[str, Extract], seed: int
+    frames: Sequence[Frame], sampling: Sampling, networks: Mapping[str, Extract], seed: int,
+    statistics: Sequence[Statistics] | None = None,
 ) -> list[Measured]:
-    """Measure micrographs; the seed decides which crops the networks see."""
+    """Measure micrographs; the seed decides which crops the networks see, `statistics` may be known already."""
     measured = []
     for index, frame in enumerate(frames):
         rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(index,)))
         crops = draw_crops(frame.contrast, sampling.crops_per_micrograph, sampling.crop_size, rng) if networks else None
         features = {name: extract(crops) for name, extract in networks.items()} if crops is not None else {}
-        measured.append(Measured(measure_statistics(frame, sampling.diameter_px), features))
+        known = statistics[index] if statistics else measure_statistics(frame, sampling.diameter_px)
+        measured.append(Measured(known, features))
     return measured
 
 

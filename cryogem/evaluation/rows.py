@@ -129,7 +129,7 @@ def _compare_row(group: str, label: str, key: str, comparisons: Mapping[str, Map
 
 def _format_comparison(one: Comparison) -> str:
     ratio = '' if one.ratio is None or is_unsteady(one) else f' (×{one.ratio:.3g})'
-    return f'{one.distance:.3g} ± {one.spread:.1g}{ratio}'
+    return f'{one.distance:.3g} ± {one.spread:.2g}{ratio}'
 
 
 def is_unsteady(one: Comparison) -> bool:
