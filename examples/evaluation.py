@@ -55,6 +55,7 @@ def main() -> None:
     parser.add_argument('--train-minutes', type=float, default=0.0, help='also learn a model for so long')
     parser.add_argument('--picking-seeds', type=int, default=5)
     parser.add_argument('--picking-iterations', nargs='+', default=['30', '100'])
+    parser.add_argument('--picking', action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument('--picking-scratch', action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument('--picking-arms', nargs='+', default=PICKING_ARMS)
     parser.add_argument('--sets', nargs='+', help='names of data sets; default: all')
@@ -86,13 +87,14 @@ def evaluate(one: DataSet, arguments: argparse.Namespace) -> None:
         run(['generate', '--model', work / 'model', '--dataset', work / 'simulated', '--n-micrographs', N_MICROGRAPHS,
              '--seed', 2], work / 'learned', 'manifest.json')
         generated.append(work / 'learned')
+    picking = ['--picking', '--topaz', Path(arguments.topaz) / 'bin' / 'topaz', '--picking-real', *learned,
+               '--picking-coordinates', *one.list_picks(learned), '--picking-seeds', arguments.picking_seeds,
+               '--picking-iterations', *arguments.picking_iterations, '--picking-arms', *arguments.picking_arms,
+               *(folder.name for folder in generated[1:]),
+               '--picking-scratch' if arguments.picking_scratch else '--no-picking-scratch']
     run(['evaluate', '--generated', *generated, '--real', *judges, '--coordinates', *one.list_picks(judges),
-         '--topaz-weights', arguments.topaz, '--topaz', Path(arguments.topaz) / 'bin' / 'topaz', '--picking',
-         '--picking-real', *learned, '--picking-coordinates', *one.list_picks(learned), '--picking-seeds',
-         arguments.picking_seeds, '--picking-iterations', *arguments.picking_iterations, '--picking-arms',
-         *arguments.picking_arms, *(folder.name for folder in generated[1:]), '--poses', '--reconstruction',
-         '--picking-scratch' if arguments.picking_scratch else '--no-picking-scratch', '--symmetry',
-         one.symmetry], work / 'report', 'report.html')
+         '--topaz-weights', arguments.topaz, *(picking if arguments.picking else ()), '--poses', '--reconstruction',
+         '--symmetry', one.symmetry], work / 'report', 'report.html')
 
 
 def run(command: list, output: Path, last: str) -> None:
@@ -123,7 +125,7 @@ def write_results(arguments: argparse.Namespace) -> None:
                   for name, found in numbers['suspicious'].items() for one in found]
         parts.append((report.parent / 'table.md').read_text())
         command = json.loads((report.parent / 'config.json').read_text())
-        parts.append(f'\nCalibrated on {len(command["picking_real"])} micrographs, judged by {numbers["n_real"]}; '
+        parts.append(f'\nJudged by {numbers["n_real"]} micrographs that the calibration has not seen; '
                      f'{numbers["n_generated"]} generated of each set; seeds {command["seed"]} to '
                      f'{command["seed"] + command["n_seeds"] - 1}.\n')
     arguments.results.parent.mkdir(parents=True, exist_ok=True)
