@@ -1,8 +1,8 @@
 """Time and memory of `cryogem evaluate` on 20 + 20 micrographs of 1024², without the picking proof.
 
-The goal is 15 minutes on two cores and 3 GB. Made here: a phantom, 20 real micrographs with solvent and Thon rings, and a
-generate run of 20 on a simulate run that was calibrated on them. Prints wall and processor time (other programs stretch
-the former alone), peak memory, and the goal.
+The goal is 15 minutes on two cores and 3 GB. Made here: a phantom, 20 real micrographs with solvent and Thon rings, and
+a generate run of 20 on a simulate run that was calibrated on them. Prints wall and processor time (other programs
+stretch the former alone), peak memory, and the goal.
 """
 
 import argparse

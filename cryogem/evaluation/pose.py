@@ -149,13 +149,14 @@ def align_with_relion(
                   'rlnDefocusAngle', 'rlnPhaseShift']]
     write_tables(folder / 'blind.star', {'optics': optics.to_dict('list'), 'particles': blind.to_dict('list')})
     pixel_size = float(optics['rlnImagePixelSize'].iloc[0])
-    run_program([ALIGNER, '--i', 'blind.star', '--o', 'aligned', '--ref', MAP, '--ini_high',
+    make_folder(folder / 'aligned')
+    run_program([ALIGNER, '--i', 'blind.star', '--o', 'aligned/run', '--ref', MAP, '--ini_high',
                  f'{max(15.0, 3 * pixel_size):.1f}', '--ctf', '--iter', '1', '--K', '1', '--tau2_fudge', '4',
                  '--particle_diameter', f'{particle_diameter * 1.1:.0f}', '--flatten_solvent', '--zero_mask',
                  '--oversampling', '1', '--healpix_order', '2', '--offset_range', '5', '--offset_step', '2', '--sym',
                  symmetry, '--norm', '--scale', '--pad', '1', '--pool', '10', '--j', '1', '--random_seed', '1',
                  '--firstiter_cc'], folder)
-    found = read_tables(folder / 'aligned_it001_data.star')['particles'].set_index('rlnImageName')
+    found = read_tables(folder / 'aligned' / 'run_it001_data.star')['particles'].set_index('rlnImageName')
     found = found.loc[rows['rlnImageName']]
     labels = euler_to_matrix(rows[_ANGLES].to_numpy(dtype=float))
     errors = measure_pose_errors(euler_to_matrix(found[_ANGLES].to_numpy(dtype=float)), labels, group)

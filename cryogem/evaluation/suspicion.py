@@ -47,6 +47,9 @@ def _find_inverted(frames: Sequence[Frame], signal: Signal | None) -> list[Suspi
 def _find_wrong_defocus(ctfs: CtfAgreement | None) -> list[Suspicion]:
     if ctfs is None:
         return []
+    trusted = [one for one in ctfs.checks if one.is_trusted]
+    if 2 * sum(one.agrees for one in trusted) <= len(trusted):      # where most disagree it is the set, or the fit
+        return []
     typical = float(np.median([one.score for one in ctfs.checks]))
     return [Suspicion(one.name, 'defocus', f'its Thon rings show a defocus of {one.fitted:.0f} Å but its label says '
                       f'{one.labelled:.0f} Å, more than {TOLERANCE:.0%} apart')

@@ -157,18 +157,12 @@ def change_record(folder: Path, name: str, change) -> None:
     path.write_text(json.dumps(values))
 
 
-def move_defocus(record):
-    record['ctf']['defocus_u'] *= 1.15
-    record['ctf']['defocus_v'] *= 1.15
-
-
 def forget_particles(record):
     record['particles'] = record['particles'][:3]
 
 
 def test_faulty_micrographs_are_named_in_the_report_and_sound_ones_are_not(real_set, made, tmp_path):
     faulty = shutil.copytree(made, tmp_path / 'faulty')
-    change_record(faulty, 'generated_00002', move_defocus)
     change_record(faulty, 'generated_00004', forget_particles)
     path = faulty / 'micrographs' / 'generated_00007.mrc'
     image = mrcfile.read(path)
@@ -179,11 +173,12 @@ def test_faulty_micrographs_are_named_in_the_report_and_sound_ones_are_not(real_
                  real_set.coordinates, *FAST, '--output', str(out)]) == 0
     found = json.loads((out / 'report.json').read_text())['suspicious']
 
+    # these frames are too small for a CTF fit: a wrong defocus is proven in tests/evaluation/test_suspicion.py
     assert {(one['kind'], one['name']) for one in found['faulty']} == {
-        ('defocus', 'generated_00002'), ('unlabelled', 'generated_00004'), ('contrast', 'generated_00007')}
+        ('unlabelled', 'generated_00004'), ('contrast', 'generated_00007')}
     assert found['made'] == []
     page = (out / 'report.html').read_text()
-    assert all(name in page for name in ('generated_00002', 'generated_00004', 'generated_00007'))
+    assert all(name in page for name in ('generated_00004', 'generated_00007'))
 
 
 def test_where_the_programs_are_missing_the_rows_say_so(real_set, made, tmp_path, monkeypatch):

@@ -9,6 +9,7 @@ from cryogem.evaluation.realism import (
     Sampling,
     choose_crop_size,
     compare_arm,
+    measure_arm,
     measure_frames,
     tell_arms_apart,
 )
@@ -103,6 +104,15 @@ def test_features_see_equal_numbers_of_crops_of_every_micrograph(sets):
     measured = measure_frames(sets['real'][:3], SAMPLING, {'plain': extract}, 0)
     assert seen == [(6, 160, 160)] * 3
     assert [one.features['plain'].shape for one in measured] == [(6, 1)] * 3
+
+
+def test_statistics_of_the_same_micrographs_are_measured_once_and_of_other_noise_anew(sets):
+    same = measure_arm(dict.fromkeys(SEEDS, sets['real'][:2]), SAMPLING, {'plain': lambda crops: crops[0]})
+    other = measure_arm({0: sets['real'][:2], 1: sets['same'][:2], 2: sets['real'][:2]}, SAMPLING, {})
+
+    assert all(one[0].statistics is same[0][0].statistics for one in same)
+    assert not np.array_equal(same[0][0].features['plain'], same[1][0].features['plain'])
+    assert not np.array_equal(other[0][0].statistics.power, other[1][0].statistics.power)
 
 
 def test_crops_depend_on_the_seed_and_on_nothing_else(sets):

@@ -65,6 +65,12 @@ def test_the_words_say_both_defoci(frames):
         'its Thon rings show a defocus of 18000 Å but its label says 15000 Å, more than 3% apart']
 
 
+def test_no_single_micrograph_is_named_where_most_fits_disagree_with_their_labels():
+    checks = tuple(CtfCheck(f'm{i}', 15000.0, 18000.0 + 500 * i, 0.5, True) for i in range(4))
+
+    assert find_suspicious([], CtfAgreement(checks), None, DIAMETER) == []
+
+
 @pytest.mark.parametrize(('fitted', 'is_trusted', 'agrees', 'contradicts'), [
     (15400.0, True, True, False), (15500.0, True, False, True), (15000.0, False, False, False)])
 def test_unclear_rings_neither_agree_nor_contradict(fitted, is_trusted, agrees, contradicts):
