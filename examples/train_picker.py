@@ -15,8 +15,6 @@ from typing import Any
 
 from workflow import Workflow, add_arguments, imitate, prepare_scipion
 
-POSITIVE_NEGATIVE = 0                       # method of Topaz for micrographs on which every particle is known
-
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -51,7 +49,7 @@ def pick_real(workflow: Workflow, runs: dict[str, Any], args: argparse.Namespace
         {'inputMicrographs': (made, 'outputMicrographs'), 'inputCoordinates': (made, 'outputCoordinates')},
         scale=args.scale, radius=max(1, round(0.3 * radius)),
         numEpochs=args.epochs, micsForTraining=number, kfold=min(5, number), trainExtra=args.topaz_options,
-        numPartPerImg=round(made.outputCoordinates.getSize() / number), method=POSITIVE_NEGATIVE, gpuList='0')
+        numPartPerImg=round(made.outputCoordinates.getSize() / number), gpuList='0')
     picked = workflow.run(
         'TopazProtPicking', 'pick the real micrographs',
         {'inputMicrographs': real, 'prevTopazModel': (trained, 'outputModel')},
