@@ -26,6 +26,8 @@ from cryogem.specimen.volume import PreparedVolume, flatten_solvent
 
 logger = logging.getLogger(__name__)
 
+_MEASURED_SIDE = 1024                       # px of a file whose spectrum beyond the working Nyquist frequency is taken
+
 
 def choose_device(device: str) -> torch.device:
     """Return the torch device of the setting `device`; ranks of torchrun share the GPUs of their computer.
@@ -108,10 +110,13 @@ def read_frames(
 def _measure_whole(image: np.ndarray) -> np.ndarray:
     """Return the (N_SHELLS,) spectrum of an (h, w) file, grey values² per px; outlying pixels do not count.
 
-    Of the whole frame: in smaller tiles the finest Thon rings would run into each other.
+    Of the whole frame, or of the middle of a large one, which costs a fraction and has several modes for each shell:
+    in smaller tiles the finest Thon rings would run into each other.
     """
-    scale = measure_grey_scale(image)
-    return measure_frame_power(scale.normalise(image)) * scale.sd ** 2
+    middle = image[tuple(slice((length - side) // 2, (length + side) // 2) for length, side in zip(
+        image.shape, (min(length, _MEASURED_SIDE) for length in image.shape), strict=True))]
+    scale = measure_grey_scale(middle)
+    return measure_frame_power(scale.normalise(middle)) * scale.sd ** 2
 
 
 def read_real_image(path: Path, pixel_size: float | None) -> tuple[np.ndarray, float]:
