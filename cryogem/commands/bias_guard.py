@@ -24,7 +24,7 @@ from cryogem.translation.translate import build_translator
 logger = logging.getLogger(__name__)
 
 GUARD = 'guard'
-_STRONG = 3.5                               # sd of smoothed noise beyond which a dark blob counts as a particle
+_STRONG = 4.0                               # sd of smoothed noise beyond which a dark blob counts as a particle
 _N_EMPTY = 32                               # crops without particles that are looked at
 
 
