@@ -21,7 +21,8 @@ def main() -> None:
     add_arguments(parser)
     group = parser.add_argument_group('picking')
     group.add_argument('--diameter', type=float, required=True, help='of the particle, Å')
-    group.add_argument('--scale', type=int, default=4, help='by how much Topaz bins the micrographs (4)')
+    group.add_argument('--scale', type=int, default=1, help='by how much Topaz bins the micrographs (1; binned, a '
+                       'particle on the last pixels can fall outside, and Topaz stops)')
     group.add_argument('--epochs', type=int, default=10, help='of Topaz (10)')
     group.add_argument('--topaz-options', default='', help='further options of topaz train')
     group.add_argument('--threshold', type=float, default=0.0, help='score from which Topaz picks (0)')

@@ -209,10 +209,10 @@ def _agree_on_calibration(
         return calibration
     build_protocol(config, calibration, max(one.diameter for one in maps))     # what cannot be made starts no folder
     start_dataset(output, describe_dataset('simulate', config))
-    claimed = claim_calibration(output, calibration)
+    # before the calibration: a run that is continued with one has not seen the real micrographs any more
     if not (output / layout.CALIBRATION_REPORT).exists():
-        write_calibration_report(output, claimed, seen)
-    return claimed
+        write_calibration_report(output, calibration, seen)
+    return claim_calibration(output, calibration)
 
 
 def _obtain_calibration(

@@ -23,6 +23,7 @@ POSES_PICKLE, CTF_PICKLE = 'poses.pkl', 'ctf.pkl'
 STACK, CLEAN_STACK, CLEAN_PARTICLES_STAR = 'particles.mrcs', 'clean_particles.mrcs', 'clean_particles.star'
 CALIBRATION_REPORT = 'calibration/report.html'           # what was measured, for people, beside calibration.json
 CALIBRATION_CURVES, CALIBRATION_SHEET = 'calibration/curves.png', 'calibration/micrographs.png'
+OUTLIERS = 'masks'                         # folder beside that report
 FOLDERS = ('micrographs', 'clean', 'masks', 'records', 'coordinates', 'boxes', 'specimen')
 
 
@@ -80,7 +81,7 @@ def list_paths(folder: Path, name: str) -> Iterator[Path]:
 
 def outlier_path(folder: Path, name: str) -> Path:
     """Return where the picture of what is left out of a real micrograph lies: 255 on carbon, crystals, dirt."""
-    return folder / 'calibration' / 'masks' / f'{name}.png'
+    return (folder / CALIBRATION_REPORT).parent / OUTLIERS / f'{name}.png'
 
 
 def volume_path(folder: Path, index: int) -> Path:

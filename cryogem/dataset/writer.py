@@ -118,7 +118,8 @@ def remove_surplus(folder: Path, plan: Plan) -> int:
 
 def remove_half_written(folder: Path) -> None:
     """Remove the temporary files that a killed run left."""
-    for one in (folder, *(folder / name for name in layout.FOLDERS)):
+    report = (folder / layout.CALIBRATION_REPORT).parent
+    for one in (folder, *(folder / name for name in layout.FOLDERS), report, report / layout.OUTLIERS):
         remove_leftovers(one)
 
 

@@ -84,7 +84,7 @@ class TestCryogemDownstream(TestCase):
         specimen = makeSyntheticData(root / 'data_set', side=512) if real is None else readRealData(real)
         diameter = 100 if real is None else 130
         cls.written = runExample('train_picker.py', specimen, root, [
-            '--simulated', '3', '--steps', '4', '--generated', '4', '--diameter', str(diameter), '--scale', '4',
+            '--simulated', '3', '--steps', '4', '--generated', '4', '--diameter', str(diameter),
             '--epochs', '1', '--topaz-options', '--epoch-size 120 --minibatch-size 64', '--threshold', '0',
             '--classes', '2', '--iterations', '1', '--threads', '2', '--check', '--no-evaluation'],
             makeEnvironment(root))
@@ -134,7 +134,7 @@ class TestCryogemDownstream(TestCase):
     def test_both_sets_of_particles_are_classified(self):
         for number in (0, 1):
             classes = self.readSet(SetOfClasses2D, 'ProtRelionClassify2D', 'classes2D', number)
-            self.assertEqual(classes.getSize(), 2)
+            self.assertIn(classes.getSize(), (1, 2))        # a class that got no particle is none
             self.assertGreater(sum(one.getSize() for one in classes), 50)
 
     def test_topaz_picks_lie_on_the_real_micrographs_that_were_imported(self):
