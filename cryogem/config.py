@@ -351,6 +351,9 @@ class GenerateConfig(DatasetConfig):
     snr: float = _setting(0.1, 'signal-to-noise ratio (variances) of the noise models gaussian and poisson_gaussian',
                           positive=True)
     compile_projection: bool = _setting(False, COMPILE_HELP)
+    network_memory: float = _setting(
+        1.0, 'GiB that the network of a trained model of the fast preset may take at once: larger frames go through it '
+        'in tiles that give the same, smaller ones together on a GPU', positive=True)
     force: bool = _setting(False, 'use a trained model even if it was found no better than the noise it starts from')
     dose: float = _setting(20.0, 'dose of the noise models poisson and poisson_gaussian, e/Å²', positive=True)
     continue_: bool = _setting(False, 'continue an interrupted run: finished micrographs are kept')

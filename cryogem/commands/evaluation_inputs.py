@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 
-from cryogem.commands.generate import build_finish
+from cryogem.commands.development import build_noise
 from cryogem.commands.inputs import match_coordinates, read_ctfs, read_frames
 from cryogem.config import (
     CalibrateConfig,
@@ -109,7 +108,7 @@ def build_noises(one: GeneratedSet, config: EvaluateConfig) -> dict[str, Noise]:
     """Return the noise of each control, by the names of the noise models, from the calibration of a generated set."""
     def finish(model: str, snr: float | None = None) -> Noise:
         changed = dataclasses.replace(one.config, model=model, snr=snr or 0.1)
-        return build_finish(changed, one.calibration, torch.device('cpu'))
+        return build_noise(changed, one.calibration)
 
     noises: dict[str, Noise] = {name: finish(name) for name in ('measured', 'gaussian')}
     noises['gaussian_fitted'] = fit_white_noise(lambda snr: finish('gaussian', snr))

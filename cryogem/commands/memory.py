@@ -14,11 +14,13 @@ _PROGRAM = 320 * 2 ** 20                    # bytes of a process that has loaded
 # bytes per px, found on frames of 1024² to 4096² and rounded up
 _WORKING_PIXEL = 150                        # of a frame that is imaged and made noisy, and of those that wait
 _WRITTEN_PIXEL = 90                         # of a frame in the pixels of the original micrographs
-_NETWORK_PIXEL = {'': 0, 'residual': 700, 'paper': 1400}
+_INPUT_PIXEL = {'': 0, 'residual': 150, 'paper': 0}            # of what a network is given
+_NETWORK_PIXEL = {'': 0, 'residual': 160, 'paper': 1400}
 
 
 def state_memory(
-    plan: Plan, calibration: Calibration, ensemble: Ensemble, n_workers: int, architecture: str = ''
+    plan: Plan, calibration: Calibration, ensemble: Ensemble, n_workers: int, architecture: str = '',
+    network_memory: float = math.inf,
 ) -> int:
     """Log how much memory a run will take and warn where it is not there; return the bytes of one process.
 
@@ -26,8 +28,9 @@ def state_memory(
     ----------
     calibration : with the shape of the frames that are worked with.
     architecture : of the trained network, where one is used.
+    network_memory : bytes that a network may take which can work in tiles.
     """
-    needed = estimate_memory(plan, calibration, ensemble, architecture)
+    needed = estimate_memory(plan, calibration, ensemble, architecture, network_memory)
     available = read_available_memory()
     starter = _PROGRAM + _measure_maps(ensemble) if n_workers > 1 else 0        # it holds the maps, too
     total = needed * n_workers + starter
@@ -39,12 +42,16 @@ def state_memory(
     return needed
 
 
-def estimate_memory(plan: Plan, calibration: Calibration, ensemble: Ensemble, architecture: str = '') -> int:
+def estimate_memory(plan: Plan, calibration: Calibration, ensemble: Ensemble, architecture: str = '',
+                    network_memory: float = math.inf) -> int:
     """Return the bytes that one process needs."""
     margin = 2 * ensemble.box_size
     working = math.prod(length + margin for length in calibration.shape)
     written = math.prod(plan.shape) if plan.find_grid(calibration.pixel_size) else 0
-    frames = (_WORKING_PIXEL + _NETWORK_PIXEL.get(architecture, 1400)) * working + _WRITTEN_PIXEL * written
+    network = _NETWORK_PIXEL[architecture] * working
+    if architecture == 'residual':
+        network = int(min(network, network_memory))
+    frames = (_WORKING_PIXEL + _INPUT_PIXEL[architecture]) * working + network + _WRITTEN_PIXEL * written
     preparing = 3 * max(one.n_bytes for one in ensemble.projectors)     # of the transform of a map, before any frame
     return _PROGRAM + _measure_maps(ensemble) + max(preparing, frames)
 

@@ -78,6 +78,11 @@ def read_card(model_dir: Path) -> dict[str, Any]:
     return card
 
 
+def passes_gate(card: dict[str, Any]) -> bool:
+    """Say whether a model was not found to be worse than its prior; one that was never judged passes."""
+    return bool(card.get('description', {}).get('gates', {}).get('realism', {}).get('passed', True))
+
+
 def load_generator(model_dir: Path, device: torch.device | str = 'cpu') -> Generator:
     """Return the trained network of a model folder on `device`, in eval mode.
 

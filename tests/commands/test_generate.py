@@ -254,3 +254,20 @@ def test_an_odd_box_size_is_refused(simulated, tmp_path, fail):
 
     assert message == 'box_size cannot be 33; use the even number 34'
     assert not (tmp_path / 'out').exists()
+
+
+def test_a_frame_too_large_for_the_network_goes_through_it_in_tiles_that_give_the_same(simulated, model, tmp_path):
+    made = []
+    for memory in ('1', '0.004'):
+        assert main(['generate', '--model', str(model), '--force', '--dataset', str(simulated), '--n-micrographs', '1',
+                     '--network-memory', memory, '--output', str(tmp_path / memory)]) == 0
+        made.append(mrcfile.read(tmp_path / memory / 'micrographs' / 'generated_00001.mrc'))
+
+    assert np.abs(made[1] - made[0]).max() < 1e-4 * made[0].std()
+
+
+def test_a_network_that_may_take_too_little_memory_is_refused(simulated, model, tmp_path, fail):
+    message = fail(['generate', '--model', str(model), '--force', '--dataset', str(simulated), '--network-memory',
+                    '0.0001', '--output', str(tmp_path / 'out')])
+    assert message.startswith('network_memory 0.0001')
+    assert not (tmp_path / 'out').exists()

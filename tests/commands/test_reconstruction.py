@@ -72,6 +72,20 @@ def noisy_run(clean_run) -> Path:
     return folder
 
 
+@pytest.fixture(scope='module')
+def fine_run(real_set, clean_run) -> Path:
+    """Micrographs in the pixels of the real ones, made in working pixels that end at 7 Å, under measured noise."""
+    folder = clean_run.parent / 'fine'
+    assert main(['simulate', '--volume', str(clean_run.parent / 'map.mrc'), '--micrographs', real_set.micrographs,
+                 '--ctfs', real_set.ctfs, '--pixel-size', str(PIXEL_SIZE), '--working-pixel-size', '3.5',
+                 '--particles-per-micrograph', f'{PER_MICROGRAPH}:1', '--signal-to-noise', '0.5', '--n-micrographs',
+                 '1', '--box-size', str(BOX), *SLAB, '--output', str(folder / 'simulated')]) == 0
+    assert main(['generate', '--dataset', str(folder / 'simulated'), '--n-micrographs', str(N_MICROGRAPHS),
+                 '--output-sampling', 'original', '--box-size', str(BOX), '--seed', '9', '--output',
+                 str(folder / 'out')]) == 0
+    return folder / 'out'
+
+
 def reconstruct(folder: Path, relion, table: str, *more: str) -> np.ndarray:
     relion(folder, 'relion_reconstruct', '--i', table, '--o', 'rebuilt.mrc', '--angpix', str(PIXEL_SIZE),
            *(more or ('--ctf',)))
@@ -142,7 +156,7 @@ def test_one_defocus_for_a_whole_micrograph_is_seen_at_8_angstrom(clean_run, rel
     assert 1 - wrong > 3 * (1 - right)
 
 
-@pytest.mark.parametrize('run', ['clean_run', 'noisy_run'])
+@pytest.mark.parametrize('run', ['clean_run', 'noisy_run', 'fine_run'])
 def test_particles_that_relion_cuts_from_micrographs_at_our_coordinates_beat_every_mistake(
         run, relion, truth, request):
     folder = request.getfixturevalue(run)

@@ -11,7 +11,7 @@ from cryogem.errors import InputError
 from cryogem.translation.generator import ResidualGenerator
 from cryogem.translation.model import describe_model, load_generator, read_card, save_model
 from cryogem.translation.paper import PaperGenerator
-from cryogem.translation.translate import translate
+from cryogem.translation.translate import Passes, plan_passes, translate, translate_all
 
 
 def make_generator() -> ResidualGenerator:
@@ -114,9 +114,42 @@ def test_a_frame_translated_in_tiles_equals_the_whole_one_also_at_the_seams(shap
     generator = make_conditioned_generator()
     inputs = np.random.default_rng(0).standard_normal((5, *shape)).astype(np.float32)
     whole = translate(generator, inputs)
-    tiled = translate(generator, inputs, tile=64)
+    tiled = translate(generator, inputs, Passes(tile=64))
     assert np.abs(whole - inputs[0]).max() > 0.1
     np.testing.assert_allclose(tiled, whole, rtol=0, atol=1e-4)
+
+
+def test_a_frame_comes_out_of_a_batch_as_it_does_alone_whatever_lies_beside_it():
+    generator = make_conditioned_generator()
+    frames = list(np.random.default_rng(0).standard_normal((5, 5, 60, 52)).astype(np.float32))
+    alone = translate_all(generator, frames[:1], Passes(3))[0]
+    together = translate_all(generator, [frames[1], frames[0], *frames[2:]], Passes(3))
+    assert len(together) == 5
+    assert np.array_equal(alone, together[1])
+    for one, other in zip([together[1], together[0], *together[2:]], frames, strict=True):
+        np.testing.assert_allclose(one, translate(generator, other), rtol=0, atol=1e-4)
+
+
+def test_frames_that_fit_the_memory_stay_whole_and_larger_ones_are_cut():
+    generator = make_conditioned_generator()
+    assert plan_passes(generator, (1024, 1024), 1.0) == Passes()            # on a CPU one after the other
+    tile = plan_passes(generator, (4092, 5760), 1.0).tile
+    assert 1024 < tile < 4092
+    assert tile % generator.multiple == 0
+    assert tile > plan_passes(generator, (4092, 5760), 0.5).tile
+    assert plan_passes(PaperGenerator(5, 2), (4096, 4096), 0.001) == Passes()     # its norms are over whole frames
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='torch sees no GPU')
+def test_on_a_gpu_as_many_frames_go_together_as_fit():
+    generator = make_conditioned_generator().cuda()
+    assert 1 < plan_passes(generator, (1024, 1024), 1.0).batch_size <= 16
+    assert plan_passes(generator, (2048, 2048), 1.0).batch_size == 1
+
+
+def test_too_little_memory_for_a_tile_is_refused_with_what_is_needed():
+    with pytest.raises(InputError, match=r'network_memory 0.0001 GiB is too little for any tile; give at least 0.0'):
+        plan_passes(make_conditioned_generator(), (512, 512), 0.0001)
 
 
 def test_a_conditioned_generator_wants_all_its_maps():
