@@ -1,12 +1,14 @@
 """Where particles lie: random sub-pixel centres that keep a distance."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from scipy.spatial import cKDTree
 
 _JAMMING = 0.5                              # share of the area; random placement jams at 0.547
 _CLUSTER_RING = 0.3                         # width of the ring around a particle, in its own distances
+_EDGE = 1.0                                 # largest distances between the margin and the edge of where particles lie
 _TRIES = 200                                # rounds of darts without a hit before the frame counts as full
 
 
@@ -30,7 +32,7 @@ def place_particles(
     Parameters
     ----------
     shape : (h, w) of the frame, px.
-    count : particles wanted with their centre inside the frame; the margin is filled at the same density.
+    count : particles wanted with their centre inside the frame; the margin is filled alike.
     distances : px, evenly spaced quantiles of the distance that a particle keeps; one value is the same for all.
     margin : px around the frame in which centres may lie (particles cut by the border).
     clustering : share of the particles that are put beside another one, 0 to 1.
@@ -40,37 +42,84 @@ def place_particles(
     -------
     (m, 2) float64 y, x centres, px, in order of placement. When the frame is full there are fewer than asked.
     """
-    low = np.array([-margin, -margin])
-    high = np.array([shape[0] - 1 + margin, shape[1] - 1 + margin])
-    wanted = int(round(count * np.prod(high - low + 1) / (shape[0] * shape[1])))
+    # they crowd at the edge of where they may lie, as they have no neighbours beyond: it is put out of sight
+    field = _Field(shape, min(0.5, margin), margin + _EDGE * float(max(distances)), is_forbidden)
     free = 1.0 if is_forbidden is None else 1 - is_forbidden.mean()
     density = count / max(free * shape[0] * shape[1], 1)
     distance = float(np.quantile(distances, 0.1))
     if density * np.pi / 4 * distance ** 2 > _JAMMING:
-        packed = _pack(low, high, density, distance, rng)
-        return rng.permutation(packed[_is_allowed(packed, is_forbidden)])[:wanted]
-    n_anywhere = min(wanted, max(1, round((1 - clustering) * wanted)))
-    placed = np.empty((0, 2))
-    # clusters grow last, beside what lies there; what finds no room in them lies anywhere
-    for n_wanted, is_beside in ((n_anywhere, False), (wanted, True), (wanted, False)):
-        placed = _fill(placed, n_wanted, low, high, distances, is_beside, is_forbidden, rng)
-    return placed
+        packed = _pack(field.low, field.high, density, distance, rng)
+        placed = field.take(rng.permutation(packed[field.is_allowed(packed)]), count)
+    else:
+        n_anywhere = min(count, max(1, round((1 - clustering) * count)))
+        placed = np.empty((0, 2))
+        # clusters grow last, beside what lies there; what finds no room in them lies anywhere
+        for n_wanted, is_beside in ((n_anywhere, False), (count, True), (count, False)):
+            placed = _fill(placed, n_wanted, field, distances, is_beside, rng)
+    return placed[_is_within(placed, shape, margin)]
+
+
+@dataclass(frozen=True)
+class _Field:
+    """Where centres may lie, and which of them count."""
+
+    shape: tuple[int, int]                  # (h, w) of the frame, px
+    border: float                           # px by which its outermost pixels reach beyond their middles
+    reach: float                            # px beyond the frame up to which centres lie
+    is_forbidden: np.ndarray | None         # (h, w) bool
+
+    @property
+    def low(self) -> np.ndarray:
+        """Least y, x of a centre."""
+        return np.full(2, -self.reach)
+
+    @property
+    def high(self) -> np.ndarray:
+        """Largest y, x of a centre."""
+        return np.array(self.shape) - 1 + self.reach
+
+    @property
+    def relative_area(self) -> float:
+        """Area in terms of the frame's."""
+        return float(np.prod(self.high - self.low + 1) / np.prod(self.shape))
+
+    def count_inside(self, centers: np.ndarray) -> int:
+        """Return how many of (n, 2) centres lie in the frame."""
+        return int(_is_within(centers, self.shape, self.border).sum())
+
+    def take(self, centers: np.ndarray, count: int) -> np.ndarray:
+        """Return the first of (n, 2) centres, up to the one with which `count` lie in the frame; all if fewer do."""
+        n_inside = np.cumsum(_is_within(centers, self.shape, self.border))
+        return centers[:np.searchsorted(n_inside, count) + 1] if count else centers[:0]
+
+    def is_allowed(self, points: np.ndarray) -> np.ndarray:
+        """Return (n,) bool, False for points on a forbidden pixel; points beyond the frame take the nearest pixel."""
+        if self.is_forbidden is None:
+            return np.ones(len(points), dtype=bool)
+        nearest = np.clip(np.floor(points + 0.5).astype(int), 0, np.array(self.is_forbidden.shape) - 1)
+        return ~self.is_forbidden[nearest[:, 0], nearest[:, 1]]
+
+
+def _is_within(centers: np.ndarray, shape: tuple[int, int], border: float) -> np.ndarray:
+    """Return (n,) bool, whether (n, 2) centres lie among the frame's pixels or up to `border` px beyond."""
+    return ((centers >= -border) & (centers <= np.array(shape) - 1 + border)).all(axis=1)
 
 
 def _fill(
-    placed: np.ndarray, wanted: int, low: np.ndarray, high: np.ndarray, distances: Sequence[float], is_beside: bool,
-    is_forbidden: np.ndarray | None, rng: np.random.Generator,
+    placed: np.ndarray, count: int, field: _Field, distances: Sequence[float], is_beside: bool,
+    rng: np.random.Generator,
 ) -> np.ndarray:
-    """Return `placed` with darts added that keep their distances, until `wanted` or the room is used up."""
-    failures = _TRIES if is_beside and not len(placed) else 0
-    while len(placed) < wanted and failures < _TRIES:
-        n_darts = max(64, wanted - len(placed))
+    """Return `placed` with darts added that keep their distances, until `count` lie in the frame or no more find room.
+    """
+    failures, n_inside = _TRIES if is_beside and not len(placed) else 0, field.count_inside(placed)
+    while n_inside < count and failures < _TRIES:
+        n_darts = max(64, round((count - n_inside) * field.relative_area))
         own = np.interp(rng.uniform(size=n_darts), np.linspace(0, 1, len(distances)), distances)
-        darts = _throw_beside(placed, own, rng) if is_beside else rng.uniform(low, high, size=(n_darts, 2))
-        is_good = ((darts >= low) & (darts <= high)).all(axis=1) & _is_allowed(darts, is_forbidden)
-        kept = _keep_distant(darts[is_good], own[is_good], placed)[: wanted - len(placed)]
-        failures = 0 if len(kept) else failures + 1
-        placed = np.concatenate([placed, kept])
+        darts = _throw_beside(placed, own, rng) if is_beside else rng.uniform(field.low, field.high, (n_darts, 2))
+        is_good = ((darts >= field.low) & (darts <= field.high)).all(axis=1) & field.is_allowed(darts)
+        kept = _keep_distant(darts[is_good], own[is_good], placed)
+        placed = field.take(np.concatenate([placed, kept]), count)
+        failures, n_inside = 0 if len(kept) else failures + 1, field.count_inside(placed)
     return placed
 
 
@@ -95,14 +144,6 @@ def _pack(low: np.ndarray, high: np.ndarray, density: float, distance: float, rn
     turn = rng.uniform(0, 2 * np.pi, size=len(points))
     points = points + radius[:, None] * np.stack([np.sin(turn), np.cos(turn)], axis=-1)
     return points[((points >= low) & (points <= high)).all(axis=1)]
-
-
-def _is_allowed(points: np.ndarray, is_forbidden: np.ndarray | None) -> np.ndarray:
-    """Return (n,) bool, False for points on a forbidden pixel; points in the margin take the nearest pixel."""
-    if is_forbidden is None:
-        return np.ones(len(points), dtype=bool)
-    nearest = np.clip(np.floor(points + 0.5).astype(int), 0, np.array(is_forbidden.shape) - 1)
-    return ~is_forbidden[nearest[:, 0], nearest[:, 1]]
 
 
 def _keep_distant(darts: np.ndarray, own: np.ndarray, placed: np.ndarray) -> np.ndarray:

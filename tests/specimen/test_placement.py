@@ -17,7 +17,7 @@ def test_particles_keep_their_distance_inside_frame_and_margin(shape, count, dis
     centers = place_particles(shape, count, [distance], margin, np.random.default_rng(seed))
 
     assert centers.shape == (len(centers), 2)
-    assert len(centers) <= round(count * (shape[0] + 2 * margin) * (shape[1] + 2 * margin) / np.prod(shape)) + 1
+    assert ((centers >= 0) & (centers <= np.array(shape) - 1)).all(axis=1).sum() <= count
     if len(centers) > 1:
         assert pdist(centers).min() >= distance
     assert (centers >= -margin).all()
@@ -48,6 +48,26 @@ def test_the_margin_is_filled_as_densely_as_the_frame():
     is_inside = ((centers >= 0) & (centers <= np.array(shape) - 1)).all(axis=1)
     assert is_inside.sum() / 20 == pytest.approx(count, rel=0.03)
     assert len(centers) / 20 == pytest.approx(count * 240 * 340 / (200 * 300), abs=1)
+
+
+@pytest.mark.parametrize('clustering', [0.0, 0.5])
+def test_a_frame_holds_exactly_the_number_asked_for(clustering):
+    for seed in range(20):
+        centers = place_particles((300, 400), 60, [20.0, 24.0], 30, np.random.default_rng(seed), clustering)
+        assert ((centers >= -0.5) & (centers < np.array([300, 400]) - 0.5)).all(axis=1).sum() == 60
+
+
+def test_particles_do_not_crowd_at_the_edge_of_the_margin():
+    shape, margin, width = (200, 300), 20, 6
+    centers = np.concatenate([place_particles(shape, 150, [16.0], margin, np.random.default_rng(seed))
+                              for seed in range(60)])
+    beyond = np.maximum(-centers, centers - (np.array(shape) - 1)).max(axis=1)      # px from the frame, below 0 in it
+
+    def density(low, high):
+        area = np.diff([np.prod(np.array(shape) - 1 + 2 * one) for one in (low, high)])[0]
+        return ((beyond > low) & (beyond <= high)).sum() / area
+
+    assert density(margin - width, margin) == pytest.approx(density(-60, 0), rel=0.06)
 
 
 def test_a_frame_asked_for_more_than_fits_is_packed_closely_and_ends_with_fewer():
