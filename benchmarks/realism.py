@@ -104,7 +104,7 @@ def load_set(folder: Path) -> RealSet:
         output='x', volume=(str(folder / said['map']),), micrographs=(str(folder / 'micrographs' / '*.mrc'),),
         coordinates=(str(folder / 'coordinates' / '*.star'),), voltage=float(said['voltage_kV']),
         spherical_aberration=float(said['cs_mm']), amplitude_contrast=float(said['amplitude_contrast']))
-    maps, weights = read_maps(config.volume, config)
+    maps, weights = read_maps(config.volume, None, config)
     pixel_size = choose_working_pixel_size(find_pixel_size(config.micrographs, None), max(m.diameter for m in maps))
     micrographs = estimate_ctfs(read_real_micrographs(config, pixel_size), pixel_size, config)
     return RealSet(config, micrographs, pixel_size, [bring_to_pixel_size(one, pixel_size) for one in maps], weights)

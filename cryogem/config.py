@@ -165,6 +165,8 @@ class SimulateConfig(MicroscopeConfig, DatasetConfig):
     volume: tuple[str, ...] = _setting(
         (), 'map of the particle (MRC), several with weights if the sample is a mixture', form='MAP[:WEIGHT]',
         required='give at least one map')
+    volume_pixel_size: float | None = _setting(
+        None, 'pixel size of the maps, Å/px; default: from their headers', positive=True)
     calibration: str = _setting('', 'folder of an earlier calibrate run; default: calibrate now', form='DIR')
     n_micrographs: int = _setting(20, 'number of micrographs to make', positive=True)
     prefix: str = _setting('simulated', 'beginning of the names of the micrographs: PREFIX_00001, PREFIX_00002, ...')
@@ -342,6 +344,8 @@ class GenerateConfig(DatasetConfig):
                             required='give the folder of a simulate run')
     volume: tuple[str, ...] = _setting(
         (), 'maps to use instead of those of the simulate run', form='MAP[:WEIGHT]')
+    volume_pixel_size: float | None = _setting(
+        None, 'pixel size of the maps, Å/px; default: from their headers', positive=True)
     n_micrographs: int = _setting(20, 'number of micrographs to make', positive=True)
     prefix: str = _setting('generated', 'beginning of the names of the micrographs: PREFIX_00001, PREFIX_00002, ...')
     particles: str = _setting('none', 'particle stacks to write beside the micrographs', choices=PARTICLE_STACKS)
@@ -443,6 +447,8 @@ class InspectConfig(Config):
     """Look at a map or at picked micrographs and say what settings they suggest."""
 
     volume: str = _setting('', 'map of the particle (MRC)', form='MAP')
+    volume_pixel_size: float | None = _setting(
+        None, 'pixel size of the map, Å/px; default: from its header', positive=True)
     mask_threshold: float | None = _setting(
         None, 'density above which the low-passed map is particle; default: found from its histogram')
     particle_diameter: float | None = _setting(

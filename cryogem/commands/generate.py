@@ -101,7 +101,7 @@ def check_model(model: str, calibration: Calibration, network_memory: float, is_
 def _obtain_ensemble(config: GenerateConfig, dataset: SimulatedDataset, device: torch.device) -> Ensemble:
     if not config.volume:
         return dataset.load_ensemble(device, config.compile_projection)
-    maps, weights = read_maps(config.volume, dataset.config)
+    maps, weights = read_maps(config.volume, config.volume_pixel_size, dataset.config)
     volumes = [bring_to_pixel_size(one, dataset.calibration.pixel_size) for one in maps]
     return build_filtered_ensemble(volumes, weights, dataset.calibration.map_gain, device, config.compile_projection)
 

@@ -157,13 +157,22 @@ def read_ctfs(path: Path, names: Sequence[str], config: MicroscopeConfig) -> dic
     return ctfs
 
 
-def read_maps(volumes: Sequence[str], config: SimulateConfig) -> tuple[list[PreparedVolume], list[float]]:
-    """Read and mask the maps of the setting `volume`; return them, at their own pixel sizes, and their weights."""
+def read_maps(
+    volumes: Sequence[str], volume_pixel_size: float | None, config: SimulateConfig
+) -> tuple[list[PreparedVolume], list[float]]:
+    """Read and mask maps; return them, at their own pixel sizes, and their weights.
+
+    Parameters
+    ----------
+    volumes : as the setting `volume`.
+    volume_pixel_size : of all maps, Å/px; None: as their headers say.
+    config : how they are masked and filtered.
+    """
     prepared, weights = [], []
-    given = read_volume(Path(config.mask))[0] if config.mask else None
+    given = read_volume(Path(config.mask), config.volume_pixel_size or 1.0)[0] if config.mask else None
     for volume in volumes:
         path, weight = split_weight(volume)
-        density, pixel_size = read_volume(Path(path))
+        density, pixel_size = read_volume(Path(path), volume_pixel_size)
         if given is not None and given.shape != density.shape:
             raise InputError(f'mask {config.mask!r} has a box of {given.shape[0]} px and volume {path!r} one of '
                              f'{density.shape[0]}; give a mask sampled as the map')

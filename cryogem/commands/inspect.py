@@ -52,7 +52,7 @@ def inspect_map(config: InspectConfig, picture: Path) -> dict[str, float]:
     box (px), pixel_size (Å/px), mask_threshold, the least and the largest density of the coarse map that a threshold is
     applied to, and diameter (Å).
     """
-    density, pixel_size = read_volume(Path(config.volume))
+    density, pixel_size = read_volume(Path(config.volume), config.volume_pixel_size)
     outline = make_outline(density, pixel_size)
     threshold = find_threshold(outline) if config.mask_threshold is None else config.mask_threshold
     prepared = flatten_solvent(density, pixel_size, threshold)

@@ -13,8 +13,8 @@ logger = logging.getLogger(__name__)
 _PROGRAM = 320 * 2 ** 20                    # bytes of a process that has loaded numpy, scipy and torch
 # bytes per px, found on frames of 1024² to 4096² and rounded up
 _WORKING_PIXEL = 150                        # of a frame that is imaged and made noisy, and of those that wait
-_WRITTEN_PIXEL = 90                         # of a frame in the pixels of the original micrographs
-_INPUT_PIXEL = {'': 0, 'residual': 150, 'paper': 0}            # of what a network is given
+_WRITTEN_PIXEL = 40                         # of a frame in the pixels of the original micrographs
+_INPUT_PIXEL = {'': 0, 'residual': 60, 'paper': 0}             # of what a network is given
 _NETWORK_PIXEL = {'': 0, 'residual': 160, 'paper': 1400}
 
 
@@ -51,7 +51,8 @@ def estimate_memory(plan: Plan, calibration: Calibration, ensemble: Ensemble, ar
     network = _NETWORK_PIXEL[architecture] * working
     if architecture == 'residual':
         network = int(min(network, network_memory))
-    frames = (_WORKING_PIXEL + _INPUT_PIXEL[architecture]) * working + network + _WRITTEN_PIXEL * written
+    # first the network, then what brings its output to the pixels that are written
+    frames = _WORKING_PIXEL * working + max(network + _INPUT_PIXEL[architecture] * working, _WRITTEN_PIXEL * written)
     preparing = 3 * max(one.n_bytes for one in ensemble.projectors)     # of the transform of a map, before any frame
     return _PROGRAM + _measure_maps(ensemble) + max(preparing, frames)
 

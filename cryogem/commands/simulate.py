@@ -59,7 +59,7 @@ def run(config: SimulateConfig, output: Path) -> None:
         check_compiler(config.compile_projection)
         enter_output('simulate', config, output, team)
         find_symmetry_group(config.symmetry)            # an unknown group is refused before any work
-        maps, weights = read_maps(config.volume, config)
+        maps, weights = read_maps(config.volume, config.volume_pixel_size, config)
         calibration = team.in_turn(lambda: _agree_on_calibration(config, output, maps, weights, team))
         volumes = [bring_to_pixel_size(one, calibration.pixel_size) for one in maps]
         ensemble = build_filtered_ensemble(volumes, weights, calibration.map_gain, device, config.compile_projection)

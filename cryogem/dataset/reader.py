@@ -13,7 +13,7 @@ from cryogem.dataset import layout
 from cryogem.errors import InputError
 from cryogem.imaging.calibration import Calibration
 from cryogem.io.files import read_json
-from cryogem.io.mrc import read_micrograph, read_volume
+from cryogem.io.mrc import read_micrograph, read_own_volume
 from cryogem.records import Micrograph
 from cryogem.specimen.ensemble import Ensemble, build_ensemble
 from cryogem.specimen.volume import PreparedVolume, measure_diameter
@@ -70,8 +70,7 @@ def load_ensemble(
     n_maps = len(list((folder / 'specimen').glob('volume_*.mrc')))
     volumes = []
     for index in range(n_maps):
-        density, pixel_size = read_volume(layout.volume_path(folder, index))
-        mask, _ = read_volume(layout.mask_path(folder, index), pixel_size)
+        density, mask = (read_own_volume(path(folder, index))[0] for path in (layout.volume_path, layout.mask_path))
         diameter = measure_diameter(mask, calibration.pixel_size)
         volumes.append(PreparedVolume(density, mask, calibration.pixel_size, diameter))
     return build_ensemble(volumes, weights or [1.0] * n_maps, device, is_compiled)

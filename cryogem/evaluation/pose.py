@@ -15,7 +15,7 @@ from cryogem.dataset.tables import build_optics, build_particles, name_images, n
 from cryogem.evaluation.frames import Frame
 from cryogem.evaluation.programs import find_program, run_program
 from cryogem.io.files import make_folder
-from cryogem.io.mrc import read_volume, write_stack, write_volume
+from cryogem.io.mrc import read_own_volume, read_volume, write_stack, write_volume
 from cryogem.io.star import read_tables, write_tables
 from cryogem.records import Micrograph
 
@@ -85,7 +85,7 @@ def export_particles(
         write_tables(folder / PARTICLES, {'optics': build_optics(optics, pixel_size, box_size), 'particles': table})
         write_stack(folder / STACK, np.stack(images), pixel_size)
         write_cryodrgn(folder / layout.POSES_PICKLE, folder / layout.CTF_PICKLE, records, len(images), box_size)
-    density, pixel_size = read_volume(layout.volume_path(source, 0))
+    density, pixel_size = read_own_volume(layout.volume_path(source, 0))
     write_volume(folder / MAP, fit_to_box(density, box_size), pixel_size)
     return len(images)
 
@@ -180,7 +180,7 @@ def reconstruct_from_labels(folder: Path, symmetry: str) -> Reconstruction:
     ProgramError : relion_reconstruct fails.
     """
     run_program([RECONSTRUCTOR, '--i', PARTICLES, '--o', 'rebuilt.mrc', '--ctf', '--sym', symmetry], folder)
-    truth, pixel_size = read_volume(folder / MAP)
+    truth, pixel_size = read_own_volume(folder / MAP)
     rebuilt, _ = read_volume(folder / 'rebuilt.mrc', pixel_size)
     shells = correlate_shells(truth, rebuilt)
     mirrored = correlate_shells(truth[:, :, ::-1], rebuilt)

@@ -73,6 +73,13 @@ def read_volume(path: Path, pixel_size: float | None = None) -> tuple[np.ndarray
     return volume, _choose_pixel_size(path, pixel_size, header_pixel_size, 'volume')
 
 
+def read_own_volume(path: Path) -> tuple[np.ndarray, float]:
+    """Read a map that this program wrote, as `read_volume` does: here 1 Å in the header is no blank."""
+    with _open_mrc(path, 'volume', header_only=True) as file:
+        header_pixel_size = _read_voxel_size(file)
+    return read_volume(path, header_pixel_size or None)
+
+
 def read_micrograph_header(path: Path, pixel_size: float | None = None) -> tuple[tuple[int, int], float]:
     """Return shape (h, w) and pixel size (Å/px) of a micrograph; an MRC file is not read whole for it."""
     if path.suffix.lower() in _TIFF_SUFFIXES | _IMAGE_SUFFIXES:
@@ -218,6 +225,7 @@ def _choose_pixel_size(path: Path, said: float | None, header: float | None, wha
         return said
     if header is None or header <= 0 or header == 1.0:
         shown = 'no' if header is None else f'{header:g} Å as'
-        raise InputError(f'pixel_size is missing: {what} {str(path)!r} has {shown} pixel size in its header; '
+        setting = 'volume_pixel_size' if what == 'volume' else 'pixel_size'
+        raise InputError(f'{setting} is missing: {what} {str(path)!r} has {shown} pixel size in its header; '
                          'give the pixel size in Å/px')
     return header

@@ -232,6 +232,7 @@ class ProtCryogemSimulate(SimulateForm, ProtCryogemMicrographs):
         values = {
             **self._getSettings(),
             'volume': describeVolumes(self._getWeights(), os.path.join(folder, 'volumes')),
+            'volume_pixel_size': self._getVolumePixelSize(),
             'micrographs': [getPattern(os.path.join(folder, 'micrographs'))],
             'pixel_size': micSet.getSamplingRate(),
             'voltage': acquisition.getVoltage(),
@@ -318,6 +319,11 @@ class ProtCryogemSimulate(SimulateForm, ProtCryogemMicrographs):
                 one.setSamplingRate(one.getSamplingRate() or volumes.getSamplingRate())
             return maps
         return [volume.clone() for volume in volumes] if hasattr(volumes, 'getSize') else [volumes]
+
+    def _getVolumePixelSize(self) -> float | None:
+        """Return the sampling rate that all maps share: the engine takes 1 Å in a header for a blank."""
+        rates = {one.getSamplingRate() for one in self.getVolumes()}
+        return rates.pop() if len(rates) == 1 else None
 
     def _getWeights(self) -> list[float]:
         """Return one weight per map; ValueError says what is wrong with the text."""

@@ -169,10 +169,11 @@ def _drawPicks(protocol, values: dict[str, Any], folder: str) -> str:
     return str(picture) if picture.exists() else ''
 
 
-def _exportMap(protocol, folder: str) -> dict[str, str]:
+def _exportMap(protocol, folder: str) -> dict[str, Any]:
     """Export the first map and return it as a setting."""
     exportVolumes(protocol.getVolumes()[:1], os.path.join(folder, 'volumes'))
-    return {'volume': os.path.join(folder, 'volumes', 'volume_01.mrc')}
+    return {'volume': os.path.join(folder, 'volumes', 'volume_01.mrc'),
+            'volume_pixel_size': protocol.getVolumes()[0].getSamplingRate()}
 
 
 def _renew(folder: str, name: str = 'inspection') -> str:

@@ -13,6 +13,8 @@ from cryogem.__main__ import main
 from cryogem.dataset.reader import read_calibration, read_record
 from cryogem.imaging.exposure import add_ice
 from cryogem.translation.paper import PaperGenerator
+from tests.commands.experiment import write_mrc
+from tests.phantom import GaussianPhantom
 
 NOISE_MODELS = ('gaussian', 'poisson', 'poisson_gaussian', 'measured')
 
@@ -271,3 +273,19 @@ def test_a_network_that_may_take_too_little_memory_is_refused(simulated, model, 
                     '0.0001', '--output', str(tmp_path / 'out')])
     assert message.startswith('network_memory 0.0001')
     assert not (tmp_path / 'out').exists()
+
+
+def test_pixels_of_one_angstrom_are_taken_where_they_are_said(tmp_path, real_set):
+    rng = np.random.default_rng(0)
+    for number in range(2):
+        write_mrc(tmp_path / f'real_{number}.mrc', rng.normal(10, 2, (256, 256)).astype(np.float32), 1.0)
+    write_mrc(tmp_path / 'map.mrc', GaussianPhantom(real_set.phantom.positions / 2, real_set.phantom.widths / 3,
+                                                    real_set.phantom.heights).render(80, 1.0), 1.0)
+    assert main(['simulate', '--volume', str(tmp_path / 'map.mrc'), '--volume-pixel-size', '1', '--micrographs',
+                 str(tmp_path / 'real_*.mrc'), '--pixel-size', '1', '--particles-per-micrograph', '6:0',
+                 '--signal-to-noise', '0.1', '--n-micrographs', '1', '--output', str(tmp_path / 'simulated')]) == 0
+    assert main(['generate', '--dataset', str(tmp_path / 'simulated'), '--n-micrographs', '1', '--output',
+                 str(tmp_path / 'out')]) == 0
+
+    with mrcfile.open(tmp_path / 'out' / 'micrographs' / 'generated_00001.mrc') as file:
+        assert float(file.voxel_size.x) == 1.0

@@ -126,7 +126,7 @@ def test_a_map_without_a_pixel_size_is_named(case, refuse, real_set):
     path = case.write_map('map.mrc', real_set.phantom.render(40, 4.0), pixel_size=None)
     case.put('--volume', path)
 
-    assert refuse().startswith(f"pixel_size is missing: volume '{path}' has ")
+    assert refuse().startswith(f"volume_pixel_size is missing: volume '{path}' has ")
 
 
 def test_micrographs_smaller_than_two_particles_are_refused(case, refuse):
