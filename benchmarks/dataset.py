@@ -26,7 +26,6 @@ from reference import save_published
 from timing import print_ratio, time_pair
 
 from cryogem.io.mrc import write_image, write_volume
-from cryogem.specimen.projection import has_compiler
 
 _SIDE, _COUNT, _BOX, _FIELD = 1024, 97, 90, 480.0       # px, particles, px, Å
 _PIXEL_SIZE = _FIELD / _BOX
@@ -119,12 +118,10 @@ def compare_saving(folder: Path) -> None:
 
 
 def compare_simulate(folder: Path, n: int, repeats: int) -> None:
-    """Print whole simulate runs of `n` micrographs: one worker, one for each core, and with the compiled kernel."""
+    """Print whole simulate runs of `n` micrographs: one worker, and one for each core."""
     density, cores = Phantom().sample_map(128, _FIELD / 128), str(os.cpu_count() or 1)
     (folder / 'reference').mkdir()
     ways = {'one worker': (), f'{cores} workers': ('--workers', cores)}
-    if has_compiler():
-        ways[f'{cores} workers, compiled'] = ('--workers', cores, '--compile-projection')
     reference: list[Cost] = []
     ours: dict[str, list[Cost]] = {what: [] for what in ways}
     for repeat in range(repeats):                       # in turn, so that a machine that drifts is fair to both
@@ -155,24 +152,19 @@ def compare_generate(folder: Path, n: int, repeats: int) -> None:
                 (folder / f'bound_{kind}_{number}.mrc').write_bytes(content)
 
     bounds: list[Cost] = []
-    ways = {'': (), ', compiled': ('--compile-projection',)} if has_compiler() else {'': ()}
-    ours: dict[str, list[Cost]] = {what: [] for what in ways}
+    ours: list[Cost] = []
     for repeat in range(repeats):
         bounds.append(measure(make_bound))
         for path in folder.glob('bound_*'):
             path.unlink()
-        for number, (what, more) in enumerate(ways.items()):
-            few, many = (run(generate(folder, f'generated_{number}_{repeat}_{count}', count, *more))
-                         for count in (2, n + 2))
-            ours[what].append(subtract(many, few))
-    bound = take_median(bounds)
-    for what, costs in ours.items():
-        mine = take_median(costs)
-        print(f'generate --model measured{what}: {mine.seconds / n * 1e3:.0f} ms for each micrograph, its bytes, '
-              f'random numbers and transforms alone {bound.seconds / n * 1e3:.0f} ms, '
-              f'{mine.seconds / bound.seconds:.2f} times   goal at most 2', flush=True)
-        print(f'    of processors: {mine.cpu / n * 1e3:.0f} and {bound.cpu / n * 1e3:.0f} ms, '
-              f'{mine.cpu / bound.cpu:.2f} times', flush=True)
+        few, many = (run(generate(folder, f'generated_{repeat}_{count}', count)) for count in (2, n + 2))
+        ours.append(subtract(many, few))
+    bound, mine = take_median(bounds), take_median(ours)
+    print(f'generate --model measured: {mine.seconds / n * 1e3:.0f} ms for each micrograph, its bytes, random numbers '
+          f'and transforms alone {bound.seconds / n * 1e3:.0f} ms, {mine.seconds / bound.seconds:.2f} times   '
+          'goal at most 2', flush=True)
+    print(f'    of processors: {mine.cpu / n * 1e3:.0f} and {bound.cpu / n * 1e3:.0f} ms, '
+          f'{mine.cpu / bound.cpu:.2f} times', flush=True)
 
 
 def generate(folder: Path, output: str, n: int, *more: str) -> list[str]:

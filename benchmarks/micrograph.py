@@ -28,7 +28,6 @@ from cryogem.specimen.ensemble import Ensemble, build_ensemble
 from cryogem.specimen.micrograph import Painting, paint
 from cryogem.specimen.orientation import draw_uniform_orientations
 from cryogem.specimen.placement import place_particles
-from cryogem.specimen.projection import has_compiler
 from cryogem.specimen.volume import PreparedVolume, resample
 
 _SIDE, _COUNT, _BOX, _FIELD = 1024, 97, 90, 480.0       # px, particles, px, Å
@@ -40,19 +39,15 @@ _PAIRS = 3
 def main() -> None:
     """Print the core, the core with files, and CTF with noise."""
     density = Phantom().sample_map(128, _FIELD / 128)
-    modes = [False, True] if has_compiler() else [False]
-    volume = prepare(density)
-    for is_compiled in modes:
-        ensemble = build_ensemble([volume], [1.0], is_compiled=is_compiled)
-        what = ', compiled' if is_compiled else ''
-        reference, ours = time_pair(partial(make_reference, density), partial(make_ours, ensemble), _PAIRS)
-        print_ratio(f'core of a clean micrograph{what}', reference, ours, '200')
-        with tempfile.TemporaryDirectory() as folder:
-            for one in ('micrographs', 'clean', 'masks', 'records', 'coordinates'):
-                (Path(folder) / one).mkdir()
-            reference, ours = time_pair(partial(write_reference, density, Path(folder)),
-                                        partial(write_ours, ensemble, Path(folder)), _PAIRS)
-        print_ratio(f'with all files{what}', reference, ours, '15')
+    ensemble = build_ensemble([prepare(density)], [1.0])
+    reference, ours = time_pair(partial(make_reference, density), partial(make_ours, ensemble), _PAIRS)
+    print_ratio('core of a clean micrograph', reference, ours, '200')
+    with tempfile.TemporaryDirectory() as folder:
+        for one in ('micrographs', 'clean', 'masks', 'records', 'coordinates'):
+            (Path(folder) / one).mkdir()
+        reference, ours = time_pair(partial(write_reference, density, Path(folder)),
+                                    partial(write_ours, ensemble, Path(folder)), _PAIRS)
+    print_ratio('with all files', reference, ours, '15')
     measure_optics()
 
 

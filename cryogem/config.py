@@ -37,9 +37,6 @@ TRAINING_PRESETS: dict[str, dict[str, Any]] = {
               'patience': None},
 }
 
-COMPILE_HELP = ('project particles with a compiled kernel: faster from some ten thousand particles on, needs a C++ '
-                'compiler; pixels differ from those without it in their last digits')
-
 ConfigType = TypeVar('ConfigType', bound='Config')
 
 
@@ -217,7 +214,6 @@ class SimulateConfig(MicroscopeConfig, DatasetConfig):
     signal_to_noise: float | None = _setting(
         None, 'variance of the signal over that of the noise where particles are; default: measured at the picks',
         positive=True)
-    compile_projection: bool = _setting(False, COMPILE_HELP)
     continue_: bool = _setting(False, 'continue an interrupted run: finished micrographs are kept')
 
     def __post_init__(self) -> None:
@@ -354,7 +350,6 @@ class GenerateConfig(DatasetConfig):
         positive=True)
     snr: float = _setting(0.1, 'signal-to-noise ratio (variances) of the noise models gaussian and poisson_gaussian',
                           positive=True)
-    compile_projection: bool = _setting(False, COMPILE_HELP)
     network_memory: float = _setting(
         1.0, 'GiB that the network of a trained model of the fast preset may take at once: larger frames go through it '
         'in tiles that give the same, smaller ones together on a GPU', positive=True)

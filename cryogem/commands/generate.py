@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from cryogem.commands.development import Undeveloped, build_developer
-from cryogem.commands.inputs import check_compiler, choose_device, read_maps
+from cryogem.commands.inputs import choose_device, read_maps
 from cryogem.commands.making import enter_output, make_dataset
 from cryogem.commands.memory import state_memory
 from cryogem.commands.planning import build_plan, cover_output, refine
@@ -46,7 +46,6 @@ def run(config: GenerateConfig, output: Path) -> None:
     """Draw, paint and image specimens like those of the simulate run, then add noise or translate them."""
     with join_team(config.shard) as team:
         device = choose_device(config.device)
-        check_compiler(config.compile_projection)
         enter_output('generate', config, output, team)
         dataset = read_dataset(Path(config.dataset))
         plan = build_plan('generate', config, dataset.calibration,
@@ -100,10 +99,10 @@ def check_model(model: str, calibration: Calibration, network_memory: float, is_
 
 def _obtain_ensemble(config: GenerateConfig, dataset: SimulatedDataset, device: torch.device) -> Ensemble:
     if not config.volume:
-        return dataset.load_ensemble(device, config.compile_projection)
+        return dataset.load_ensemble(device)
     maps, weights = read_maps(config.volume, config.volume_pixel_size, dataset.config)
     volumes = [bring_to_pixel_size(one, dataset.calibration.pixel_size) for one in maps]
-    return build_filtered_ensemble(volumes, weights, dataset.calibration.map_gain, device, config.compile_projection)
+    return build_filtered_ensemble(volumes, weights, dataset.calibration.map_gain, device)
 
 
 def _build_stages(output: Path, plan: Plan, config: GenerateConfig, protocol: Protocol, calibration: Calibration,

@@ -21,7 +21,6 @@ from cryogem.io.mrc import read_micrograph, read_micrograph_header, read_volume
 from cryogem.io.star import read_coordinates, read_tables
 from cryogem.records import Ctf
 from cryogem.specimen.orientation import ViewPreference
-from cryogem.specimen.projection import has_compiler
 from cryogem.specimen.volume import PreparedVolume, flatten_solvent
 
 logger = logging.getLogger(__name__)
@@ -45,18 +44,6 @@ def choose_device(device: str) -> torch.device:
         raise ConfigError(f'device {device!r} is not there: torch sees {torch.cuda.device_count()} GPUs; '
                           'say cpu or auto')
     return chosen
-
-
-def check_compiler(is_wanted: bool) -> None:
-    """Refuse to compile where there is no compiler.
-
-    Raises
-    ------
-    ConfigError : `is_wanted`, and no C++ compiler is on the PATH.
-    """
-    if is_wanted and not has_compiler():
-        raise ConfigError('compile_projection cannot be True because no C++ compiler is on the PATH; '
-                          'install one (g++), or leave it out')
 
 
 def find_pixel_size(patterns: Sequence[str], pixel_size: float | None) -> float:

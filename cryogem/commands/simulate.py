@@ -10,7 +10,6 @@ import torch
 
 from cryogem.commands.calibrate import measure
 from cryogem.commands.inputs import (
-    check_compiler,
     choose_device,
     find_pixel_size,
     read_forbidden,
@@ -56,13 +55,12 @@ def run(config: SimulateConfig, output: Path) -> None:
     """Measure the real micrographs, then draw, paint and image virtual specimens like them."""
     with join_team(config.shard) as team:
         device = choose_device(config.device)
-        check_compiler(config.compile_projection)
         enter_output('simulate', config, output, team)
         find_symmetry_group(config.symmetry)            # an unknown group is refused before any work
         maps, weights = read_maps(config.volume, config.volume_pixel_size, config)
         calibration = team.in_turn(lambda: _agree_on_calibration(config, output, maps, weights, team))
         volumes = [bring_to_pixel_size(one, calibration.pixel_size) for one in maps]
-        ensemble = build_filtered_ensemble(volumes, weights, calibration.map_gain, device, config.compile_projection)
+        ensemble = build_filtered_ensemble(volumes, weights, calibration.map_gain, device)
         plan = build_plan('simulate', config, calibration, _BOX_DIAMETERS * ensemble.diameter, config.symmetry)
         covering = cover_output(calibration, plan)
         protocol = build_protocol(config, covering, ensemble.diameter)
@@ -100,11 +98,11 @@ def build_protocol(config: SimulateConfig, calibration: Calibration, diameter: f
 
 def build_filtered_ensemble(
     volumes: Sequence[PreparedVolume], weights: Sequence[float], gain: Sequence[float] | np.ndarray | None,
-    device: str | torch.device = 'cpu', is_compiled: bool = False,
+    device: str | torch.device = 'cpu',
 ) -> Ensemble:
     """Return maps at the working pixel size, filtered by a radial gain and ready to project."""
     filtered = volumes if gain is None else [filter_radially(one, gain) for one in volumes]
-    return build_ensemble(filtered, weights, device, is_compiled)
+    return build_ensemble(filtered, weights, device)
 
 
 def calibrate_signal(

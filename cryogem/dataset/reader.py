@@ -50,22 +50,20 @@ class SimulatedDataset:
         mask, _ = read_micrograph(layout.instance_mask_path(self.folder, name), self.calibration.pixel_size)
         return clean, mask > 0
 
-    def load_ensemble(self, device: str | torch.device = 'cpu', is_compiled: bool = False) -> Ensemble:
-        """Return the maps of the run, as they were projected; arguments as for `build_ensemble`."""
+    def load_ensemble(self, device: str | torch.device = 'cpu') -> Ensemble:
+        """Return the maps of the run, as they were projected."""
         weights = [split_weight(volume)[1] for volume in self.config.volume]
-        return load_ensemble(self.folder, self.calibration, weights, device, is_compiled)
+        return load_ensemble(self.folder, self.calibration, weights, device)
 
 
 def load_ensemble(
     folder: Path, calibration: Calibration, weights: Sequence[float] | None = None, device: str | torch.device = 'cpu',
-    is_compiled: bool = False,
 ) -> Ensemble:
     """Return the maps of a dataset folder, as they were projected.
 
     Parameters
     ----------
     weights : of the maps; default: the same for all.
-    device, is_compiled : as for `build_ensemble`.
     """
     n_maps = len(list((folder / 'specimen').glob('volume_*.mrc')))
     volumes = []
@@ -73,7 +71,7 @@ def load_ensemble(
         density, mask = (read_own_volume(path(folder, index))[0] for path in (layout.volume_path, layout.mask_path))
         diameter = measure_diameter(mask, calibration.pixel_size)
         volumes.append(PreparedVolume(density, mask, calibration.pixel_size, diameter))
-    return build_ensemble(volumes, weights or [1.0] * n_maps, device, is_compiled)
+    return build_ensemble(volumes, weights or [1.0] * n_maps, device)
 
 
 def read_dataset(folder: Path) -> SimulatedDataset:

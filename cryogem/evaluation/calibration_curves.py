@@ -21,8 +21,10 @@ def draw_curves(calibration: Calibration, seen: Sequence[Inspection]) -> Image.I
     # imported here and without pyplot: slow to load, and no window system may be touched
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
-    figure = Figure(figsize=_SIZE, dpi=_DPI, layout='tight')
+    figure = Figure(figsize=_SIZE, dpi=_DPI)
     canvas = FigureCanvasAgg(figure)
+    # matplotlib's own layouts draw everything once more to find these
+    figure.subplots_adjust(left=0.055, right=0.985, bottom=0.07, top=0.95, wspace=0.2, hspace=0.28)
     axes = np.asarray(figure.subplots(2, 3))
     frequency = np.arange(N_SHELLS) / N_SHELLS / (2 * calibration.pixel_size)
     _draw_noise(axes[0, 0], calibration, frequency)

@@ -36,9 +36,8 @@ class Ensemble:
 
 def build_ensemble(
     volumes: Sequence[PreparedVolume], weights: Sequence[float], device: str | torch.device = 'cpu',
-    is_compiled: bool = False,
 ) -> Ensemble:
-    """Bring maps into one box and make their projectors on a device; `is_compiled` as for `Projector`.
+    """Bring maps into one box and make their projectors on a device.
 
     Raises
     ------
@@ -52,6 +51,6 @@ def build_ensemble(
     oversampling = choose_oversampling(box, len(grown))
     projectors = tuple(
         ParticleProjector(torch.from_numpy(volume.density).to(device), torch.from_numpy(volume.mask).to(device),
-                          oversampling, is_compiled)
+                          oversampling)
         for volume in grown)
     return Ensemble(grown, tuple(weight / sum(weights) for weight in weights), projectors)

@@ -1,19 +1,19 @@
 """Projections by Fourier slice: sampled from the padded transform straight at the output box."""
 
 import math
-import shutil
-from collections.abc import Callable
-from functools import lru_cache
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import torch
 from torch.nn import functional
 
+from cryogem.specimen.slices import sample_slices
+
 _CHUNK_POINTS = 100_000                     # points sampled at once: bounds memory, keeps caches warm
 _MOST_BYTES = 2 ** 30                       # of all transforms of a sample
+_SMALL_BOX = 100                            # px: of coarser maps an error of 0.8 % is less than pixels do themselves
 _MASK_BANDWIDTH = 0.9                       # a soft mask holds hardly anything beyond, and its edge is blurred anyway
 _MASK_OVERSAMPLING = 2
-
-Gather = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 class Projector:
@@ -23,7 +23,7 @@ class Projector:
     divided by the transform of the trilinear kernel, so that interpolation between grid points is nearly exact.
     """
 
-    def __init__(self, volumes: torch.Tensor, oversampling: int = 3, is_compiled: bool = False, bandwidth: float = 1.0):
+    def __init__(self, volumes: torch.Tensor, oversampling: int = 3, bandwidth: float = 1.0):
         """Prepare the transforms.
 
         Parameters
@@ -31,8 +31,6 @@ class Projector:
         volumes : (c, n, n, n) float32, n even, centre at n // 2, the content inside a sphere of radius n / 2.
         oversampling : padding factor of the transform: 3 leaves an error of 0.4 % of the projection, 2 one of 0.8 %
             for a third of the memory (benchmarks/projection.py).
-        is_compiled : sample with a compiled kernel, which takes some ten seconds to build and is worth it from some ten
-            thousand projections on; needs a C++ compiler (see `has_compiler`). Pixels differ in their last digits.
         bandwidth : share of the Nyquist frequency up to which the projections are made.
         """
         self.box_size = volumes.shape[-1]
@@ -42,7 +40,6 @@ class Projector:
         self._limit = bandwidth * (self.box_size // 2)                                  # in 1/box
         self._transform = self._compute_transform(volumes)
         self._frequencies = self._list_frequencies(volumes.device)
-        self._is_compiled = is_compiled
 
     @property
     def n_bytes(self) -> int:
@@ -62,9 +59,13 @@ class Projector:
         (b, c, n, n) float32 line integrals, in density times px; the rotation centre is at n // 2 + shift.
         """
         chunk = max(1, _CHUNK_POINTS // len(self._frequencies))
-        parts = [self._project_chunk(rotations[i:i + chunk], shifts_yx[i:i + chunk])
-                 for i in range(0, len(rotations), chunk)]
-        return torch.cat(parts)
+        chunks = [(rotations[i:i + chunk], shifts_yx[i:i + chunk]) for i in range(0, len(rotations), chunk)]
+        n_threads = min(torch.get_num_threads(), len(chunks)) if self._transform.device.type == 'cpu' else 1
+        if n_threads <= 1:
+            return torch.cat([self._project_chunk(*one) for one in chunks])
+        # torch's own threads would stand in the way of the kernel's: each of these has but one
+        with ThreadPoolExecutor(n_threads, initializer=partial(torch.set_num_threads, 1)) as pool:
+            return torch.cat(list(pool.map(self._project_chunk, *zip(*chunks, strict=True))))
 
     def _compute_transform(self, volumes: torch.Tensor) -> torch.Tensor:
         """Return (2k + 1, 2k + 1, k + 1, 2c): real and imaginary parts, -k to k in z and y, x from 0.
@@ -97,19 +98,23 @@ class Projector:
         return grid[(grid ** 2).sum(-1) < self._limit ** 2]
 
     def _project_chunk(self, rotations: torch.Tensor, shifts_yx: torch.Tensor) -> torch.Tensor:
-        n, n_images = self.box_size, len(rotations)
-        ky, kx = self._frequencies[:, 0], self._frequencies[:, 1]
+        n = self.box_size
         rotations = rotations.to(self._frequencies) * self._oversampling
-        points = kx[:, None] * rotations[:, None, 0] + ky[:, None] * rotations[:, None, 1]       # (b, p, 3): A^T k
-        sample = _compile_gather() if self._is_compiled else _gather
-        values = torch.view_as_complex(sample(self._transform, points).unflatten(-1, (self._n_maps, 2)))
-        half_plane = values.new_zeros((n_images, self._n_maps, n * (n // 2 + 1)))
-        half_plane[..., (ky.long() % n) * (n // 2 + 1) + kx.long()] = values.movedim(-1, 1)
-        half_plane = half_plane.unflatten(-1, (n, n // 2 + 1))
-        y_phase, x_phase = self._compute_phases(shifts_yx.to(ky))
-        half_plane *= y_phase[:, None, :, None]
-        half_plane *= x_phase[:, None, None, :]
+        phases = self._compute_phases(shifts_yx.to(self._frequencies))
+        if self._transform.device.type == 'cpu':
+            half_plane = sample_slices(self._transform, n, rotations, self._limit, *phases)
+        else:
+            half_plane = self._sample_with_torch(rotations, *phases)
         return torch.fft.irfft2(half_plane, s=(n, n))
+
+    def _sample_with_torch(self, rotations: torch.Tensor, y_phase: torch.Tensor, x_phase: torch.Tensor) -> torch.Tensor:
+        """Do what `sample_slices` does, on any device."""
+        n, (ky, kx) = self.box_size, self._frequencies.T
+        points = kx[:, None] * rotations[:, None, 0] + ky[:, None] * rotations[:, None, 1]       # (b, p, 3): A^T k
+        values = torch.view_as_complex(_gather(self._transform, points).unflatten(-1, (self._n_maps, 2)))
+        half_plane = values.new_zeros((len(rotations), self._n_maps, n * (n // 2 + 1)))
+        half_plane[..., (ky.long() % n) * (n // 2 + 1) + kx.long()] = values.movedim(-1, 1)
+        return half_plane.unflatten(-1, (n, n // 2 + 1)) * y_phase[:, None, :, None] * x_phase[:, None, None, :]
 
     def _compute_phases(self, shifts_yx: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the phases (b, n) of rows and (b, n // 2 + 1) of columns that shift the content of an image.
@@ -127,10 +132,10 @@ class Projector:
 class ParticleProjector:
     """Projects a map and its mask in the same pose; the mask, which is soft, from the lower part of its spectrum."""
 
-    def __init__(self, density: torch.Tensor, mask: torch.Tensor, oversampling: int = 3, is_compiled: bool = False):
+    def __init__(self, density: torch.Tensor, mask: torch.Tensor, oversampling: int = 3):
         """Prepare the transforms of (n, n, n) density and mask; the rest as for `Projector`."""
-        self._density = Projector(density[None], oversampling, is_compiled)
-        self._mask = Projector(mask[None], _MASK_OVERSAMPLING, is_compiled, _MASK_BANDWIDTH)
+        self._density = Projector(density[None], oversampling)
+        self._mask = Projector(mask[None], _MASK_OVERSAMPLING, _MASK_BANDWIDTH)
 
     @property
     def box_size(self) -> int:
@@ -148,15 +153,10 @@ class ParticleProjector:
 
 
 def choose_oversampling(box_size: int, n_maps: int) -> int:
-    """Return the padding factor for `n_maps` maps of box `box_size`: 3 unless memory forbids it."""
+    """Return the padding factor for `n_maps` maps of box `box_size`: 2 for small boxes, 3 unless memory forbids it."""
     padded = 3 * box_size
     n_bytes = n_maps * (padded + 1) ** 2 * (padded // 2 + 1) * 8
-    return 3 if n_bytes <= _MOST_BYTES else 2
-
-
-def has_compiler() -> bool:
-    """Say whether kernels can be compiled on this machine."""
-    return any(shutil.which(name) for name in ('c++', 'g++', 'clang++'))
+    return 3 if box_size > _SMALL_BOX and n_bytes <= _MOST_BYTES else 2
 
 
 def _gather(transform: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
@@ -171,34 +171,7 @@ def _gather(transform: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
     return _conjugate(sampled[:, :, 0, 0].movedim(1, -1), is_mirrored)
 
 
-def _gather_by_index(transform: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
-    """Do the same as `_gather` with plain indices, which a compiler turns into one loop over the points."""
-    side, half, n_channels = transform.shape[0], transform.shape[2] - 1, transform.shape[-1]
-    sign = torch.where(points[..., 0] < 0, -1.0, 1.0)
-    x, y, z = points[..., 0] * sign, points[..., 1] * sign + half, points[..., 2] * sign + half
-    x_low, y_low, z_low = x.floor(), y.floor(), z.floor()
-    x_rest, y_rest, z_rest = x - x_low, y - y_low, z - z_low
-    corner = ((z_low.to(torch.int32) * side + y_low.to(torch.int32)) * (half + 1) + x_low.to(torch.int32)) * n_channels
-    flat = transform.reshape(-1)
-    channels = []
-    for channel in range(n_channels):                           # unrolled: loads of single numbers are vectorised
-        total = torch.zeros_like(x)
-        for dz, z_weight in ((0, 1 - z_rest), (1, z_rest)):
-            for dy, y_weight in ((0, 1 - y_rest), (1, y_rest)):
-                index = corner + ((dz * side + dy) * (half + 1) * n_channels + channel)
-                low, high = flat[index], flat[index + n_channels]
-                total = total + z_weight * y_weight * (low + (high - low) * x_rest)
-        channels.append(total * sign if channel % 2 else total)
-    return torch.stack(channels, dim=-1)
-
-
 def _conjugate(values: torch.Tensor, is_mirrored: torch.Tensor) -> torch.Tensor:
     """Turn the sign of the imaginary parts, the odd channels of (b, p, 2c), where (b, p, 1) says so."""
     is_imaginary = torch.arange(values.shape[-1], device=values.device) % 2 == 1
     return torch.where(is_mirrored & is_imaginary, -values, values)
-
-
-@lru_cache(1)
-def _compile_gather() -> Gather:
-    """Return `_gather_by_index`, compiled when it is first called."""
-    return torch.compile(_gather_by_index, dynamic=True)

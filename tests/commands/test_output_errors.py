@@ -110,11 +110,3 @@ def list_arguments(command, real_set, simulated, generated):
         'train': ['train', '--dataset', str(simulated), '--micrographs', real_set.micrographs, '--max-steps', '1',
                   '--crop-size', '32', '--batch-size', '1'],
     }[command]
-
-
-def test_compilation_without_a_compiler_is_refused(case, refuse, monkeypatch):
-    monkeypatch.setenv('PATH', '')
-    case.arguments.append('--compile-projection')
-
-    assert refuse() == ('compile_projection cannot be True because no C++ compiler is on the PATH; '
-                        'install one (g++), or leave it out')
