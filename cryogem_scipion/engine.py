@@ -4,6 +4,7 @@ import functools
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from cryogem.io.files import write_json
 from cryogem_scipion.constants import CRYOGEM_ENV_ACTIVATION
 
 _LAUNCHER = Path(__file__).resolve().with_name('launcher.py')
+_BEAT = 0.05                                # s between two signs of life of a window that waits
 _ERROR_MARK = 'ERROR: '
 _MISSING = re.compile(r"ModuleNotFoundError: No module named '([^']+)'")
 
@@ -63,13 +65,14 @@ def runCryogem(protocol, command: str, values: dict) -> None:
         raise CryogemJobError(explainFailure(command, error.returncode, log, logStart)) from None
 
 
-def askEngine(plugin, command: str, values: dict, folder: str) -> Path:
+def askEngine(plugin, command: str, values: dict, folder: str, keepAlive: Callable[[], None] = lambda: None) -> Path:
     """Run one command of the engine outside a protocol, for a wizard, and wait; it is short and stays on the CPU.
 
     Parameters
     ----------
     values : settings by key, without the output.
     folder : receives the settings, the log, and the output folder, which is returned.
+    keepAlive : called while the engine works, to keep a window alive; what it raises ends the engine.
 
     Raises
     ------
@@ -81,11 +84,27 @@ def askEngine(plugin, command: str, values: dict, folder: str) -> Path:
     write_json(Path(path), config_to_json(config))
     program, arguments = getCommandLine(plugin, False, command, path)
     with open(log, 'w', encoding='utf-8') as stderr:
-        done = subprocess.run(f'{program} {arguments}', shell=True, env=plugin.getEnviron(), stdin=subprocess.DEVNULL,
-                              stdout=subprocess.DEVNULL, stderr=stderr, check=False)
-    if done.returncode:
-        raise CryogemJobError(explainFailure(command, done.returncode, log))
+        process = subprocess.Popen(f'{program} {arguments}', shell=True, env=plugin.getEnviron(),
+                                   stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=stderr,
+                                   start_new_session=True)
+        exitCode = _waitFor(process, keepAlive)
+    if exitCode:
+        raise CryogemJobError(explainFailure(command, exitCode, log))
     return Path(output)
+
+
+def _waitFor(process: subprocess.Popen, keepAlive: Callable[[], None]) -> int:
+    """Return the exit code of a process that leads a session; it and its children die if the waiting is given up."""
+    try:
+        while True:
+            try:
+                return process.wait(_BEAT)
+            except subprocess.TimeoutExpired:
+                keepAlive()
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
 
 
 def getCommandLine(plugin, usesGpu: bool, command: str, configPath: str) -> tuple[str, str]:

@@ -22,6 +22,8 @@ import cryogem
 ROOT = Path(__file__).resolve().parents[1]
 PROTOCOLS = {'ProtCryogemSimulate', 'ProtCryogemTrain', 'ProtCryogemGenerate', 'ProtCryogemEvaluate',
              'ProtCryogemImportModel', 'ProtCryogemExportModel'}
+# Tests of the plugin that are run in an installation; the others take minutes.
+QUICK = ('test_chain', 'test_convert', 'test_installation.TestCryogemEnvironment', 'test_outputs', 'test_protocols')
 PIP = [sys.executable, '-m', 'pip', '--disable-pip-version-check']
 
 
@@ -176,26 +178,46 @@ def test_the_sdist_holds_the_tree_of_protocols_twice_and_all_that_a_build_needs(
 @pytest.mark.slow
 @pytest.mark.parametrize('source', ['wheel', 'sdist'])
 def test_scipion_lists_the_protocols_of_an_installation_in_a_clean_environment(source, request, tmp_path):
-    pytest.importorskip('scipion', reason='scipion-app is not installed')
     built = request.getfixturevalue(source)
-    wheel = built if source == 'wheel' else build_wheel(built, tmp_path / 'wheel')
-    python = make_environment(tmp_path / 'environment')
-    run([*PIP, '--python', python, 'install', '--quiet', '--no-deps', '--no-index', wheel])
-    home = tmp_path / 'home'
-    home.mkdir()
-    environment = {name: value for name, value in os.environ.items()
-                   if not name.startswith(('SCIPION', 'PYTHON')) and name != 'VIRTUAL_ENV'}
-    environment.update(SCIPION_HOME=str(home), SCIPION_USER_DATA=str(home / 'data'), SCIPION_NOTIFY='False',
-                       PATH=str(python.parent) + os.pathsep + environment['PATH'])
-    options = {'cwd': tmp_path, 'env': environment, 'stdin': subprocess.DEVNULL}
+    python, options = install(built if source == 'wheel' else build_wheel(built, tmp_path / 'wheel'), tmp_path)
 
     place = run([python, '-c', 'import cryogem_scipion; print(cryogem_scipion.__file__)'], **options).splitlines()[-1]
-    run([python, '-m', 'scipion', 'config', '--unattended'], **options)
     listed = run([python, '-m', 'scipion', 'protocols'], **options)
 
     assert Path(place).is_relative_to(tmp_path / 'environment')
     assert set(re.findall(r'^cryogem_scipion\s+(\w+)', listed, re.MULTILINE)) >= PROTOCOLS
     assert run([python.parent / 'cryogem', '--version'], **options) == f'cryogem {cryogem.__version__}\n'
+
+
+@pytest.mark.slow
+def test_scipion_lists_the_tests_of_an_installation_and_passes_them(wheel, tmp_path):
+    python, options = install(wheel, tmp_path)
+    written = {f'{path.stem}.{node.name}' for path in (ROOT / 'cryogem_scipion' / 'tests').glob('test_*.py')
+               for node in ast.parse(path.read_text(encoding='utf-8')).body
+               if isinstance(node, ast.ClassDef) and any(one.name.startswith('test_') for one in node.body
+                                                         if isinstance(one, ast.FunctionDef))}
+
+    listed = run([python, '-m', 'scipion', 'tests', '--grep', 'cryogem'], **options)
+    run([python, '-m', 'scipion', 'tests', *(f'cryogem_scipion.tests.{name}' for name in QUICK)], **options)
+
+    assert written
+    assert set(re.findall(r'cryogem_scipion\.tests\.(\w+\.\w+)', listed)) >= written
+
+
+def install(wheel: Path, folder: Path) -> tuple[Path, dict]:
+    """Install a wheel into an environment of its own; return its Python and the options of `run` for Scipion there."""
+    pytest.importorskip('scipion', reason='scipion-app is not installed')
+    python = make_environment(folder / 'environment')
+    run([*PIP, '--python', python, 'install', '--quiet', '--no-deps', '--no-index', wheel])
+    home = folder / 'home'
+    home.mkdir()
+    environment = {name: value for name, value in os.environ.items()
+                   if not name.startswith(('SCIPION', 'PYTHON')) and name != 'VIRTUAL_ENV'}
+    environment.update(SCIPION_HOME=str(home), SCIPION_USER_DATA=str(home / 'data'), SCIPION_NOTIFY='False',
+                       PATH=str(python.parent) + os.pathsep + environment['PATH'])
+    options = {'cwd': folder, 'env': environment, 'stdin': subprocess.DEVNULL}
+    run([python, '-m', 'scipion', 'config', '--unattended'], **options)
+    return python, options
 
 
 def make_environment(folder: Path) -> Path:

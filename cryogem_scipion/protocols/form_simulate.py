@@ -63,6 +63,8 @@ class SimulateForm:
         self._addSetting(form, 'particle_diameter', 'Particle diameter (Å)', allowsPointers=True)
         self._addSetting(form, 'ice_thickness', 'Ice thickness (Å)',
                          more='400 Å is thin ice as aimed at in single-particle work.')
+        self._addSetting(form, 'ice_model', 'Ice model', display=params.EnumParam.DISPLAY_HLIST,
+                         expertLevel=params.LEVEL_ADVANCED)
         self._addSetting(form, 'working_pixel_size', 'Pixel size (Å/px)', expertLevel=params.LEVEL_ADVANCED)
         self._addSetting(form, 'mask_threshold', 'Mask threshold', expertLevel=params.LEVEL_ADVANCED)
         form.addParam('inputMask', params.PointerParam, pointerClass='VolumeMask', allowsNull=True,

@@ -38,6 +38,20 @@ class ProtCryogemBase(EMProtocol):
         asked, known = self.getPossibleOutputs() or {}, self._possibleOutputs or {}
         self._forgetOutputs(*[name for name in known if name not in asked and hasattr(self, name)])
 
+    def getProtocolsToUpdate(self):
+        """Return the ids of all runs before this one: a scheduled run knows outputs only of those named here.
+
+        Scipion's own answer ends at the inputs, but we look behind them: at the micrographs of a simulation.
+        """
+        pending, found = list(super().getProtocolsToUpdate()), []
+        while pending:
+            objId = pending.pop(0)
+            run = self.getProject().getProtocol(objId) if objId not in found else None
+            if run is not None:
+                found.append(objId)
+                pending += run.getProtocolsToUpdate()
+        return found
+
     # --------------------------- DEFINE param functions ----------------------
     def _addSetting(self, parent, key: str, *labels: str, more: str = '', **kwargs) -> None:
         """Add a setting of the engine to a form, a line or a group: kind, default and help come from the engine.

@@ -11,10 +11,13 @@ from pyworkflow.protocol import params
 from cryogem.config import EvaluateConfig
 from cryogem_scipion.convert import (
     computeDigest,
+    findCtfs,
     getPattern,
     groupCoordinates,
     linkMicrographs,
+    matchCtfs,
     writeCoordinates,
+    writeCtfs,
 )
 from cryogem_scipion.engine import runCryogem, tellInOneSentence
 from cryogem_scipion.objects import CryogemEvaluation
@@ -57,6 +60,12 @@ class ProtCryogemEvaluate(ProtCryogemBase):
         form.addParam('inputCoordinates', params.PointerParam, pointerClass='SetOfCoordinates', allowsNull=True,
                       label='Picked particles',
                       help='Particles picked on the real micrographs. Empty: what needs them is left out.')
+        form.addParam('inputCTF', params.PointerParam, pointerClass='SetOfCTF', allowsNull=True,
+                      label='CTFs of the micrographs',
+                      help='CTFs estimated on the real micrographs, all of them: how far the rings of real and of '
+                           'generated micrographs are from their labels is compared. Empty: those that the project '
+                           'knows of these micrographs are taken, the latest if there are several; without any, those '
+                           'that simulate found, where it measured these micrographs.')
         self._addSetting(form, 'controls', 'Make controls?',
                          more='They show what a distance means: the same specimens under simpler noise.')
         for key, label, more in (('n_seeds', 'Repetitions', ''), ('crop_size', 'Crop size (px)', ''),
@@ -102,6 +111,10 @@ class ProtCryogemEvaluate(ProtCryogemBase):
             number = writeCoordinates(groupCoordinates(coordinates, micSet), linked, scale,
                                       self._getExtraPath('coordinates'))
             self.info(f'{number} picked particles')
+        ctfs = self.getCtfPointer().get()
+        if ctfs is not None:
+            number = writeCtfs(ctfs, linked, micSet.getAcquisition(), micSet.getSamplingRate(), self._getCtfPath())
+            self.info(f'{number} CTFs')
         self._linkSets()
 
     @tellInOneSentence
@@ -116,6 +129,8 @@ class ProtCryogemEvaluate(ProtCryogemBase):
         }
         if self.inputCoordinates.get() is not None:
             values['coordinates'] = [getPattern(self._getExtraPath('coordinates'))]
+        if self.getCtfPointer().get() is not None:
+            values['ctfs'] = self._getCtfPath()
         runCryogem(self, 'evaluate', values)
 
     @tellInOneSentence
@@ -123,7 +138,7 @@ class ProtCryogemEvaluate(ProtCryogemBase):
         evaluation = CryogemEvaluation(path=self.getReportFolder())
         self._forgetAllOutputs()
         self._defineOutputs(**{EVALUATION: evaluation})
-        for source in (*self.inputGenerated, self.inputMicrographs, self.inputCoordinates):
+        for source in (*self.inputGenerated, self.inputMicrographs, self.inputCoordinates, self.getCtfPointer()):
             if source.get() is not None:
                 self._defineSourceRelation(source, Pointer(self, extended=EVALUATION))
         self._keepSummary(*self._describeReport(evaluation))
@@ -139,6 +154,11 @@ class ProtCryogemEvaluate(ProtCryogemBase):
         if micSet is not None and coordinates is not None and not groupCoordinates(coordinates, micSet):
             errors.append('*Picked particles* are on none of the *Real micrographs*; give picks of micrographs with '
                           'the same names, or leave it empty.')
+        if micSet is not None and self.inputCTF.get() is not None:
+            missing = self._countWithoutCtf(self.inputCTF.get())
+            if missing:
+                errors.append(f'*CTFs of the micrographs* have none for {missing} of the {micSet.getSize()} *Real '
+                              'micrographs*; give micrographs that all have one, or leave it empty.')
         if self.picking and coordinates is None:
             errors.append('*Prove by picking?* is Yes but *Picked particles* are empty; give picks to judge by.')
         return errors
@@ -150,6 +170,11 @@ class ProtCryogemEvaluate(ProtCryogemBase):
         if micSet.getSize() < _FEW_MICROGRAPHS:
             warnings.append(f'*Real micrographs* are only {micSet.getSize()}: how much they differ among themselves '
                             'is measured roughly.')
+        known = findCtfs(self.getProject(), [micSet]) if self.inputCTF.get() is None else None
+        missing = self._countWithoutCtf(known.get()) if known is not None else 0
+        if missing:
+            warnings.append(f'*CTFs of the micrographs*: the project knows none for {missing} of the '
+                            f'{micSet.getSize()} *Real micrographs*, so that its CTFs will not be used.')
         names = {mic.getMicName() for mic in micSet}
         for run in self._getRuns():
             seen = names & run.getSeenMicrographNames() if run is not None else set()
@@ -174,6 +199,22 @@ class ProtCryogemEvaluate(ProtCryogemBase):
     def getReportFolder(self) -> str:
         """Return the folder of the report."""
         return self._getExtraPath('report')
+
+    def getCtfPointer(self) -> Pointer:
+        """Return where the CTFs come from: given, else known to the project for all real micrographs; else empty."""
+        micSet = self.inputMicrographs.get()
+        if self.inputCTF.get() is not None or micSet is None:
+            return self.inputCTF
+        found = findCtfs(self.getProject(), [micSet])
+        return self.inputCTF if found is None or self._countWithoutCtf(found.get()) else found
+
+    def _countWithoutCtf(self, ctfSet) -> int:
+        """Return how many real micrographs a set has no CTF for."""
+        micSet = self.inputMicrographs.get()
+        return micSet.getSize() - len(matchCtfs(ctfSet, [mic.clone() for mic in micSet]))
+
+    def _getCtfPath(self) -> str:
+        return self._getExtraPath('ctfs.star')
 
     def _getRuns(self) -> list:
         """Return the run behind each generated set, None for what is no output of ours."""
@@ -200,7 +241,7 @@ class ProtCryogemEvaluate(ProtCryogemBase):
         """Return the inputs and the content of the generated sets: made anew they are other inputs."""
         manifests = [os.path.join(run.getOutputFolder(), 'manifest.json') for run in self._getRuns()]
         names = self._nameSets()
-        text = self._describeInputs(self.inputMicrographs, self.inputCoordinates)
+        text = self._describeInputs(self.inputMicrographs, self.inputCoordinates, self.getCtfPointer())
         return text + json.dumps([names, *([path, computeDigest(path)] for path in manifests)])
 
     def _describeReport(self, evaluation: CryogemEvaluation) -> list[str]:

@@ -50,8 +50,8 @@ class ProtCryogemSimulate(SimulateForm, ProtCryogemMicrographs):
     _configClass = SimulateConfig
     _settingKeys = ('n_micrographs', 'particles', 'box_size', 'particles_per_micrograph', 'signal_to_noise',
                     'minimum_distance', 'allowed_overlap', 'clustering', 'symmetry', 'preferred_view', 'view_spread',
-                    'ice_thickness', 'ice_tilt', 'defocus_error', 'particle_diameter', 'mask_threshold', 'low_pass',
-                    'defocus_range', 'astigmatism', 'phase_shift', 'b_factor', 'working_pixel_size', 'seed',
+                    'ice_thickness', 'ice_tilt', 'ice_model', 'defocus_error', 'particle_diameter', 'mask_threshold',
+                    'low_pass', 'defocus_range', 'astigmatism', 'phase_shift', 'b_factor', 'working_pixel_size', 'seed',
                     *FILE_KEYS)
 
     # --------------------------- DEFINE param functions ----------------------

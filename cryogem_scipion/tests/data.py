@@ -3,12 +3,13 @@
 import csv
 import json
 import os
+from glob import glob
 from pathlib import Path
 from typing import NamedTuple
 
 import mrcfile
 import numpy as np
-from pwem.objects import Coordinate, CTFModel, SetOfCoordinates, SetOfCTF
+from pwem.objects import Coordinate, CTFModel, Micrograph, SetOfCoordinates, SetOfCTF
 
 _VARIABLE = 'CRYOGEM_TEST_DATA'
 _FOLDER = Path('shared', 'data', 'apoferritin_10146')
@@ -96,6 +97,17 @@ def _computeCtf(side: int, pixelSize: float, defocus: float) -> np.ndarray:
     wavelength, frequency = 0.0197, np.hypot(*np.meshgrid(*[np.fft.fftfreq(side, pixelSize)] * 2))
     phase = np.pi * wavelength * defocus * frequency ** 2 - 0.5 * np.pi * 2.7e7 * wavelength ** 3 * frequency ** 4
     return np.sin(phase + np.arcsin(0.1))
+
+
+def describeMicrographs(pattern: str) -> list[Micrograph]:
+    """Return micrographs as Scipion's import will number and name them."""
+    mics = []
+    for objId, path in enumerate(sorted(glob(pattern)), 1):
+        mic = Micrograph()
+        mic.setObjId(objId)
+        mic.setMicName(os.path.basename(path))
+        mics.append(mic)
+    return mics
 
 
 def writePicks(path: str, picks: dict[str, np.ndarray], micrographs, boxSize: int) -> SetOfCoordinates:

@@ -1,11 +1,23 @@
 """Runs of protocols in the process of the test: a second or two less each, and the steps can be looked into."""
 
+from pathlib import Path
+
 import pyworkflow.utils as pwutils
 from pyworkflow.protocol import runProtocolMain
 
+from cryogem_scipion.tests.data import makeSyntheticData
+
 
 class InProcess:
-    """Mixed into a test class, its launches happen in the process of the test."""
+    """Mixed into a test of the chain, its launches happen in the process of the test."""
+
+    @classmethod
+    def prepareSimulation(cls):
+        """Make a project with imports of two synthetic micrographs and a simulation of one."""
+        cls.prepareProject()
+        cls.specimen = makeSyntheticData(Path(cls.folder), number=2)
+        cls.importData()
+        cls.simulate = cls.runSimulate(nMicrographs=1)
 
     @classmethod
     def launchProtocol(cls, protocol, wait=True):

@@ -1,19 +1,23 @@
 """Scipion's real window on a virtual display: forms, a run by its Execute button, viewers, wizards."""
 
+import json
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from unittest import skipUnless
+from unittest import TestCase, skipUnless
 
 from PIL import Image
 from pyworkflow.object import Pointer
 
-from cryogem_scipion.protocols import ProtCryogemEvaluate, ProtCryogemTrain
+from cryogem_scipion.protocols import ProtCryogemEvaluate
+from cryogem_scipion.tests.data import describeMicrographs, makeSyntheticData, writePicks
+from cryogem_scipion.tests.downstream import findMissing, makeEnvironment
 from cryogem_scipion.tests.marks import gui, slow
 from cryogem_scipion.tests.test_interface import InterfaceTest
+from cryogem_scipion.tests.walk import planTutorial
 from cryogem_scipion.tests.window import listOurProtocols
 
 _XVFB = ['xvfb-run', '-a', '-s', '-screen 0 1600x1200x24']
@@ -29,13 +33,7 @@ class TestCryogemWindow(InterfaceTest):
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
-        cls.simulate = cls.runSimulate(nMicrographs=2, seed=1)
-        cls.train = cls.newProtocol(ProtCryogemTrain, useGpu=False, maxSteps=4, cropSize=64, batchSize=2,
-                                    nPositions=32, checkpointEvery=2)
-        cls.linkInput(cls.train, 'inputSimulation', cls.simulate, 'outputSimulation')
-        cls.launchProtocol(cls.train)
-        cls.generate = cls.newGenerate('measured', nMicrographs=2, seed=3)
-        cls.launchProtocol(cls.generate)
+        cls.runOurs()
 
     def tell(self, *stories):
         """Let the driver tell stories; return its pictures by name, and what it wrote."""
@@ -80,3 +78,45 @@ class TestCryogemWindow(InterfaceTest):
         self.assertLessEqual({'wizard_particleDiameter', 'wizard_maskThreshold', 'wizard_particlesMean',
                               'wizard_defocusMin', 'wizard_workingPixelSize', 'wizard_nMicrographs', 'wizard_preview'},
                              set(pictures))
+
+
+@gui
+@slow
+@skipUnless(shutil.which('xvfb-run'), 'xvfb-run is not installed')
+class TestCryogemTutorial(TestCase):
+    """The tutorial in the window, from the imports on, each form filled in and executed by its button."""
+
+    def test_a_new_user_gets_from_the_imports_to_picks_on_real_micrographs(self):
+        folder = tempfile.TemporaryDirectory(prefix='cryogem_walk_')
+        self.addCleanup(folder.cleanup)
+        root = Path(folder.name)
+        withPicker = not findMissing()
+        plan = planTutorial(self.makeData(root), {
+            'simulated': 2, 'generated': 5, 'steps': 2, 'controls': False, 'epochs': 1, 'particles': 15,
+            'threshold': -6, 'topaz_options': '--epoch-size 60 --minibatch-size 32', 'classes': 2, 'iterations': 1},
+            withPicker)
+        (root / 'plan.json').write_text(json.dumps(plan), encoding='utf-8')
+        environment = makeEnvironment(root) if withPicker else dict(os.environ)
+        path = os.pathsep.join(filter(None, (*sys.path, environment.get('PYTHONPATH'))))
+        done = subprocess.run([*_XVFB, sys.executable, '-m', 'cryogem_scipion.tests.walk', type(self).__name__,
+                               str(root / 'pictures'), str(root / 'plan.json')], capture_output=True, text=True,
+                              timeout=600, check=False, env={**environment, 'PYTHONPATH': path})
+        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+        walked = [line.split(',')[0].removeprefix('walked: ') for line in done.stdout.splitlines()
+                  if line.startswith('walked: ')]
+        self.assertEqual(walked, [step['label'] for step in plan])
+        self.assertIn('outputEvaluation: CryogemEvaluation', done.stdout)
+        self.assertEqual(len(list((root / 'pictures').iterdir())), len(plan))
+
+    def makeData(self, root: Path) -> dict:
+        """Return what the plan wants to know of four synthetic micrographs, two of them held out."""
+        specimen = makeSyntheticData(root, number=4, side=320)
+        (root / 'held_out').mkdir()
+        for number in (3, 4):
+            name = f'synthetic_{number:02d}.mrc'
+            (root / 'micrographs' / name).rename(root / 'held_out' / name)
+        writePicks(str(root / 'picks.sqlite'), specimen.picks, describeMicrographs(specimen.micrographs),
+                   specimen.boxSize)
+        return {'map': specimen.volume, 'map_pixel_size': 4.0, 'micrographs': specimen.micrographs,
+                'held_out': str(root / 'held_out' / '*.mrc'), 'pixel_size': 4.0, 'acquisition': specimen.acquisition,
+                'picks': str(root / 'picks.sqlite'), 'box_size': specimen.boxSize, 'diameter': 112}

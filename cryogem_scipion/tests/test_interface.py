@@ -6,6 +6,7 @@ from pathlib import Path
 from unittest import mock
 
 import numpy as np
+import psutil
 import pyworkflow as pw
 from pyworkflow.viewer import DESKTOP_TKINTER, MessageView
 
@@ -17,6 +18,7 @@ from cryogem_scipion.viewers import CryogemModelViewer
 from cryogem_scipion.viewers.viewer_train import groupColumns
 from cryogem_scipion.viewers.views import PageView, PictureView, TableView, flatten
 from cryogem_scipion.wizards import proposals
+from cryogem_scipion.wizards.dialogs import GivenUp
 from cryogem_scipion.wizards.proposals import ProposalError
 
 
@@ -36,6 +38,17 @@ class InterfaceTest(ChainTest):
         cls.linkInput(protocol, 'inputCoordinates', cls.importPicks, 'outputCoordinates')
         cls.linkInput(protocol, 'inputCTF', cls.importCtfs, 'outputCTF')
         return protocol
+
+    @classmethod
+    def runOurs(cls):
+        """Simulate, train and generate, all of it small."""
+        cls.simulate = cls.runSimulate(nMicrographs=2, seed=1)
+        cls.train = cls.newProtocol(ProtCryogemTrain, useGpu=False, maxSteps=4, cropSize=64, batchSize=2,
+                                    nPositions=32, checkpointEvery=2)
+        cls.linkInput(cls.train, 'inputSimulation', cls.simulate, 'outputSimulation')
+        cls.launchProtocol(cls.train)
+        cls.generate = cls.newGenerate('measured', nMicrographs=2, seed=3)
+        cls.launchProtocol(cls.generate)
 
     def makeFolder(self):
         folder = tempfile.TemporaryDirectory(prefix='cryogem_interface_')
@@ -120,6 +133,20 @@ class TestCryogemWizards(InterfaceTest):
         after = {name: str(value) for name, value in protocol.getObjDict(includeClass=False).items()}
         self.assertEqual(before, after)
 
+    def test_a_window_lives_on_while_the_engine_works_and_may_give_up(self):
+        beats = []
+        proposals.proposeFromMap(self.newSimulate(), self.makeFolder(), keepAlive=lambda: beats.append(1))
+        self.assertGreater(len(beats), 2)
+        engines = []
+
+        def giveUp():
+            engines.extend(psutil.Process().children())
+            raise GivenUp
+        with self.assertRaises(GivenUp):
+            proposals.makePreview(self.newSimulate(), self.makeFolder(), giveUp)
+        self.assertTrue(engines)
+        self.assertFalse(any(one.is_running() for one in engines))
+
 
 class TestCryogemViewers(InterfaceTest):
     """Every button of every viewer, on finished runs and on runs that have made nothing yet."""
@@ -127,13 +154,7 @@ class TestCryogemViewers(InterfaceTest):
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
-        cls.simulate = cls.runSimulate(nMicrographs=2, seed=1)
-        cls.train = cls.newProtocol(ProtCryogemTrain, useGpu=False, maxSteps=4, cropSize=64, batchSize=2,
-                                    nPositions=32, checkpointEvery=2)
-        cls.linkInput(cls.train, 'inputSimulation', cls.simulate, 'outputSimulation')
-        cls.launchProtocol(cls.train)
-        cls.generate = cls.newGenerate('measured', nMicrographs=2, seed=3)
-        cls.launchProtocol(cls.generate)
+        cls.runOurs()
 
     def openAll(self, protocol):
         """Return the views of each button of the viewer of a protocol."""

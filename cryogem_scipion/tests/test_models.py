@@ -11,10 +11,12 @@ import sys
 from pathlib import Path
 from unittest import mock
 
+from pwem.objects import SetOfCTF
 from pyworkflow.object import RELATION_SOURCE, Pointer
 from pyworkflow.protocol import MODE_RESUME
 
 from cryogem.io.files import read_json, write_json
+from cryogem.io.star import read_tables
 from cryogem_scipion.objects import CryogemModel
 from cryogem_scipion.protocols import (
     ProtCryogemEvaluate,
@@ -22,8 +24,8 @@ from cryogem_scipion.protocols import (
     ProtCryogemImportModel,
     ProtCryogemSimulate,
     ProtCryogemTrain,
+    protocol_evaluate,
 )
-from cryogem_scipion.tests.data import makeSyntheticData
 from cryogem_scipion.tests.in_process import InProcess
 from cryogem_scipion.tests.marks import slow
 from cryogem_scipion.tests.test_chain import ChainTest
@@ -41,10 +43,7 @@ class TestCryogemModels(InProcess, ChainTest):
 
     @classmethod
     def setUpClass(cls):
-        cls.prepareProject()
-        cls.specimen = makeSyntheticData(Path(cls.folder), number=2)
-        cls.importData()
-        cls.simulate = cls.runSimulate(nMicrographs=1)
+        cls.prepareSimulation()
         cls.train = cls.newTrain(maxSteps=2)
         cls.generate = cls.newGenerate('measured', nMicrographs=2, objLabel='measured noise')
         for protocol in (cls.train, cls.generate):
@@ -247,6 +246,27 @@ class TestCryogemModels(InProcess, ChainTest):
         self.assertTrue(os.path.exists(protocol.outputEvaluation.getPage()))
         self.assertIn('Bepler', ' '.join(protocol.citations()))
         self.assertIn(('outputMicrographs', 'outputEvaluation'), self.getRelated(protocol, RELATION_SOURCE))
+
+    def test_evaluate_takes_the_ctfs_that_the_project_knows_or_those_that_are_given(self):
+        protocol = self.newEvaluate(self.generate)
+        self.assertEqual(protocol.getCtfPointer().get().getObjId(), self.importCtfs.outputCTF.getObjId())
+        self.linkInput(protocol, 'inputCTF', self.importCtfs, 'outputCTF')
+        self.launchProtocol(protocol)
+        sent = read_json(Path(protocol._getExtraPath('evaluate.json')), '')
+        optics, table = read_tables(Path(sent['ctfs'])).values()
+        self.assertEqual(list(table['rlnDefocusU']), list(self.specimen.defocus.values()))
+        self.assertEqual(list(optics['rlnVoltage']), [300.0])
+        self.assertIn(('outputCTF', 'outputEvaluation'), self.getRelated(protocol, RELATION_SOURCE))
+
+    def test_evaluate_needs_the_ctf_of_every_real_micrograph(self):
+        protocol = self.newEvaluate(self.generate)
+        half = SetOfCTF(filename=os.path.join(self.folder, 'half.sqlite'))
+        half.append(self.importCtfs.outputCTF.getFirstItem().clone())
+        with mock.patch.object(protocol_evaluate, 'findCtfs', return_value=mock.Mock(get=lambda: half)):
+            self.assertIsNone(protocol.getCtfPointer().get())
+            self.assertIn('knows none for 1 of the 2', '\n'.join(protocol.warnings()))
+        protocol.inputCTF.set(half)
+        self.assertIn('have none for 1 of the 2 *Real micrographs*', '\n'.join(protocol.validate()))
 
     def test_evaluate_warns_of_real_micrographs_that_were_learned_from(self):
         self.assertIn('2 of 2 were used to make', '\n'.join(self.newEvaluate(self.generate).warnings()))

@@ -24,7 +24,6 @@ from cryogem.io.star import read_tables
 from cryogem.records import Ctf, Micrograph, Particle
 from cryogem_scipion.engine import CryogemJobError
 from cryogem_scipion.protocols import ProtCryogemGenerate, protocol_micrographs
-from cryogem_scipion.tests.data import makeSyntheticData
 from cryogem_scipion.tests.in_process import InProcess, updateFromDisk
 from cryogem_scipion.tests.marks import slow
 from cryogem_scipion.tests.test_chain import ChainTest
@@ -77,10 +76,7 @@ class TestCryogemStreaming(InProcess, ChainTest):
 
     @classmethod
     def setUpClass(cls):
-        cls.prepareProject()
-        cls.specimen = makeSyntheticData(Path(cls.folder), number=2)
-        cls.importData()
-        cls.simulate = cls.runSimulate(nMicrographs=1)
+        cls.prepareSimulation()
         cls.finished = cls.newGenerate('measured', nMicrographs=3, seed=1)
         cls.launchProtocol(cls.finished)
 

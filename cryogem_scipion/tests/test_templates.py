@@ -6,20 +6,19 @@ import re
 import subprocess
 import sys
 import tempfile
-from glob import glob
 from pathlib import Path
 from unittest import TestCase, skipIf
 
 import pyworkflow as pw
-from pwem.objects import Micrograph
-from pyworkflow.project import Manager
 from pyworkflow.template import LocalTemplate
 
 import cryogem_scipion
-from cryogem_scipion.tests.data import makeSyntheticData, writePicks
+from cryogem_scipion.tests.data import describeMicrographs, makeSyntheticData, writePicks
 from cryogem_scipion.tests.downstream import findMissing, makeEnvironment
 from cryogem_scipion.tests.marks import slow
+from cryogem_scipion.tests.scheduled import SHORT_SLEEPS
 
+_PATIENCE = 600                                         # s for all runs of a template
 _FOLDER = Path(cryogem_scipion.__file__).parent / 'templates'
 _LIST = ('import pyworkflow as pw; from pyworkflow.template import TemplateList; found = TemplateList(); '
          'found.addPluginTemplates(); print(*[one.getObjId() for one in found.templates])')
@@ -34,13 +33,13 @@ def fillDefaults(path: Path) -> list[dict]:
     return json.loads(''.join(template.getContent()))
 
 
-def runWithScipion(arguments: list[str], environment: dict[str, str]) -> str:
+def runWithScipion(arguments: list[str], environment: dict[str, str], timeout: float = 300) -> str:
     """Run Python and return what it wrote; a failure shows it.
 
     Into a file: runs that Scipion leaves behind hold on to a pipe.
     """
     with tempfile.TemporaryFile('w+', encoding='utf-8') as log:
-        done = subprocess.run([sys.executable, *arguments], stdout=log, stderr=subprocess.STDOUT, timeout=300,
+        done = subprocess.run([sys.executable, *arguments], stdout=log, stderr=subprocess.STDOUT, timeout=timeout,
                               check=False, env=environment, stdin=subprocess.DEVNULL)
         log.seek(0)
         written = log.read()
@@ -80,6 +79,14 @@ class TestCryogemTemplates(TestCase):
                         outputs = protocols[nodes[source[1]]['object.className']]().getPossibleOutputs()
                         self.assertIn(source[2], outputs)
 
+    def test_all_runs_follow_from_one_import(self):
+        # of two, Scipion's script schedules all that follows from both twice, and so starts each run twice
+        for path in _FOLDER.glob('*.json.template'):
+            texts = {node['object.id']: json.dumps(node) for node in fillDefaults(path)}
+            roots = [name for name, text in texts.items()
+                     if not any(f'"{other}.output' in text for other in texts)]
+            self.assertEqual(len(roots), 1, path.name)
+
     def test_every_field_has_a_title_of_its_own_and_an_alias(self):
         for path in _FOLDER.glob('*.json.template'):
             fields = [field.split('|') for field in path.read_text(encoding='ascii').split('~')[1::2]]
@@ -88,39 +95,76 @@ class TestCryogemTemplates(TestCase):
             self.assertTrue(all(len(field) == 4 and field[3] for field in fields), path.name)
 
 
-@slow
-class TestCryogemTemplateRun(TestCase):
-    """`scipion template` makes a project whose runs finish."""
+class ScheduledTest(TestCase):
+    """Starts a template without a display and waits for what Scipion schedules; not a test of its own."""
 
-    def test_the_whole_workflow_runs_from_one_command(self):
+    def schedule(self, template: str, fields: dict, environment: dict[str, str]) -> dict[str, dict]:
+        """Return the runs of a template by their class, after the last has finished."""
+        hooks = tempfile.TemporaryDirectory(prefix='cryogem_hooks_')
+        self.addCleanup(hooks.cleanup)
+        Path(hooks.name, 'sitecustomize.py').write_text(SHORT_SLEEPS, encoding='ascii')
+        path = os.pathsep.join(filter(None, (hooks.name, environment.get('PYTHONPATH'))))
+        name = type(self).__name__
+        runWithScipion(['-m', 'scipion', 'template', template, '--nogui', f'project_name={name}',
+                        *(f'{alias}={value}' for alias, value in fields.items())],
+                       {**environment, 'PYTHONPATH': path})
+        watched = runWithScipion(['-m', 'cryogem_scipion.tests.scheduled', name, str(_PATIENCE)], environment,
+                                 timeout=_PATIENCE + 60)
+        runs = json.loads(watched.splitlines()[-1])
+        for run in runs:
+            self.assertEqual(run['status'], 'finished', f'{run["class"]}: {run["error"]}\n{run["stderr"]}\n'
+                             + ', '.join(f'{one["class"]} {one["status"]}' for one in runs))
+            self.assertNotIn('Traceback', run['stderr'], run['class'])
+            self.assertEqual(run['launches'], 1, run['class'])
+        return {run['class']: run for run in runs}
+
+    def describeData(self, number: int, side: int) -> dict:
+        """Return the fields of a template that name data, synthetic ones, and keep everything small."""
         folder = tempfile.TemporaryDirectory(prefix='cryogem_template_')
         self.addCleanup(folder.cleanup)
-        self.addCleanup(os.chdir, os.getcwd())
-        specimen = makeSyntheticData(Path(folder.name), number=2, side=320)
+        specimen = makeSyntheticData(Path(folder.name), number=number, side=side)
         picks = os.path.join(folder.name, 'picks.sqlite')
         writePicks(picks, specimen.picks, describeMicrographs(specimen.micrographs), specimen.boxSize)
-        fields = {'map': specimen.volume, 'map_sr': 4.0, 'mics': specimen.micrographs, 'sr': 4.0, 'voltage': 300,
-                  'cs': 2.7, 'q0': 0.1, 'picks': picks, 'picks_format': 5, 'box': specimen.boxSize, 'simulated': 2,
-                  'threads': 1, 'steps': 2, 'generated': 2, 'repetitions': 1, 'controls': 'false'}
-        runWithScipion(['-m', 'scipion', 'template', 'cryogem-imitate-micrographs', '--nogui', '--noschedule',
-                        'project_name=TemplateRun', *(f'{name}={value}' for name, value in fields.items())],
-                       {**os.environ, 'PYTHONPATH': ''})
-        # Scipion's scheduler sleeps a minute between two runs: here they follow each other
-        project = Manager().loadProject('TemplateRun')
-        for run in project.getRuns():
-            project.launchProtocol(run, wait=True)
-            self.assertTrue(run.isFinished(), f'{run.getObjLabel()}: {run.getErrorMessage()}')
-        generated = next(run for run in project.getRuns() if run.getClassName() == 'ProtCryogemGenerate')
-        self.assertEqual((generated.getObjLabel(), generated.outputMicrographs.getSize()), ('generate', 2))
-        self.assertGreater(generated.outputCoordinates.getSize(), 2)
+        return {'map': specimen.volume, 'map_sr': 4.0, 'mics': specimen.micrographs, 'sr': 4.0, 'voltage': 300,
+                'cs': 2.7, 'q0': 0.1, 'picks': picks, 'picks_format': 5, 'box': specimen.boxSize, 'simulated': 2,
+                'threads': 1, 'steps': 2, 'repetitions': 1, 'controls': 'false'}
+
+    def checkImitation(self, runs: dict[str, dict], generated: int):
+        """What both templates make."""
+        self.assertEqual(runs['ProtCryogemSimulate']['outputs']['outputMicrographs'], 2)
+        self.assertIn('outputModel', runs['ProtCryogemTrain']['outputs'])
+        self.assertEqual(runs['ProtCryogemGenerate']['outputs']['outputMicrographs'], generated)
+        self.assertGreater(runs['ProtCryogemGenerate']['outputs']['outputCoordinates'], 2 * generated)
+        self.assertIn('outputEvaluation', runs['ProtCryogemEvaluate']['outputs'])
 
 
-def describeMicrographs(pattern: str) -> list[Micrograph]:
-    """Return micrographs as Scipion's import will number and name them."""
-    mics = []
-    for objId, path in enumerate(sorted(glob(pattern)), 1):
-        mic = Micrograph()
-        mic.setObjId(objId)
-        mic.setMicName(os.path.basename(path))
-        mics.append(mic)
-    return mics
+@slow
+class TestCryogemTemplateRun(ScheduledTest):
+    """`scipion template` makes a project whose runs Scipion's own schedulers start and finish."""
+
+    def test_the_whole_workflow_runs_from_one_command(self):
+        fields = {**self.describeData(2, 320), 'generated': 2}
+        runs = self.schedule('cryogem-imitate-micrographs', fields, {**os.environ, 'PYTHONPATH': ''})
+        self.assertEqual(len(runs), 7)
+        self.checkImitation(runs, 2)
+
+
+@slow
+@skipIf(findMissing(), findMissing())
+class TestCryogemPickerTemplateRun(ScheduledTest):
+    """The same with Topaz and Relion behind it."""
+
+    def test_the_workflow_goes_on_to_classes_of_what_topaz_picked_on_the_real_micrographs(self):
+        home = tempfile.TemporaryDirectory(prefix='cryogem_programs_')
+        self.addCleanup(home.cleanup)
+        fields = {**self.describeData(3, 320), 'generated': 5, 'epochs': 1, 'scale': 1, 'topaz_mics': 5,
+                  'per_mic': 15, 'topaz_options': '--epoch-size 60 --minibatch-size 32', 'pick_scale': 1, 'radius': 12,
+                  'threshold': -6, 'classes': 2, 'mask': 150, 'iterations': 1}
+        runs = self.schedule('cryogem-train-picker', fields, makeEnvironment(Path(home.name)))
+        self.assertEqual(len(runs), 11)
+        self.checkImitation(runs, 5)
+        picked = runs['TopazProtPicking']['outputs']['outputCoordinates']
+        self.assertGreater(picked, 10)
+        extracted = runs['ProtRelionExtractParticles']['outputs']['outputParticles']
+        self.assertTrue(0 < extracted <= picked, extracted)
+        self.assertIn(runs['ProtRelionClassify2D']['outputs']['outputClasses'], (1, 2))

@@ -34,12 +34,13 @@ def findChildren(widget) -> Iterator[Any]:
 class Driver:
     """Acts on a project window in steps that Tk's own event loop calls."""
 
-    def __init__(self, projectName: str, folder: Path, stories: list[str]):
+    def __init__(self, projectName: str, folder: Path, stories: list[Callable[['Driver'], Iterator[float]]],
+                 patience: float = _PATIENCE):
         from pyworkflow.gui.plotter import Plotter
         from pyworkflow.gui.project import ProjectWindow
         from pyworkflow.project import Manager
         tk.Tk.report_callback_exception = lambda widget, *error: self.fail(*error)
-        self.folder, self._stories = folder, stories
+        self.folder, self._stories, self.patience = folder, stories, patience
         self.saved: list[Path] = []
         self.window = ProjectWindow(Manager().getProjectPath(projectName))
         Plotter.setBackend('TkAgg')
@@ -53,9 +54,8 @@ class Driver:
     def _tellAll(self) -> Iterator[float]:
         self.root.geometry(_SIZE)
         yield 1
-        for name in self._stories:
-            print(f'story: {name}', flush=True)
-            yield from STORIES[name](self)
+        for story in self._stories:
+            yield from story(self)
 
     def _advance(self, steps: Iterator[float]) -> None:
         """Do the next step of a story; it says how many seconds later the one after that is due."""
@@ -87,15 +87,17 @@ class Driver:
         return [one for one in findChildren(self.root) if isinstance(one, tk.Toplevel) and one.winfo_viewable()]
 
     def waitForDialog(self, known: list) -> Iterator[float]:
-        """Wait until a window opens that is not among `known`."""
-        yield from self.waitUntil(lambda: any(one not in known for one in self.listDialogs()))
+        """Wait until a window opens that is not among `known`, past those that ask to wait."""
+        from cryogem_scipion.wizards.dialogs import WAITING
+        yield from self.waitUntil(lambda: any(one not in known and not one.title().endswith(WAITING)
+                                              for one in self.listDialogs()))
 
-    def waitUntil(self, isDone: Callable[[], bool]) -> Iterator[float]:
-        """Wait until something holds."""
-        end = time.monotonic() + _PATIENCE
+    def waitUntil(self, isDone: Callable[[], bool], patience: float = _PATIENCE) -> Iterator[float]:
+        """Wait until something holds, s at most."""
+        end = time.monotonic() + patience
         while not isDone():
             if time.monotonic() > end:
-                raise TimeoutError(f'nothing came of it in {_PATIENCE} s')
+                raise TimeoutError(f'nothing came of it in {patience} s')
             yield 0.5
 
     def press(self, window, text: str) -> None:
@@ -208,31 +210,47 @@ def tellExecute(driver: Driver) -> Iterator[float]:
     protocol = driver.project.newProtocol(ProtCryogemGenerate, nMicrographs=2, useGpu=False)
     protocol.noise.set(protocol.getParam('noise').choices.index('measured'))
     linkInputs(driver.project, protocol)
+    run = yield from execute(driver, protocol)
+    driver.save(driver.root, 'executed')
+    print(f'executed: {run.getStatus()}, {run.outputMicrographs.getSize()} micrographs', flush=True)
+
+
+def execute(driver: Driver, protocol, picture: str = '') -> Generator[float, None, Any]:
+    """Open the form of a protocol, press Execute and return its run when it is finished and selected in the graph.
+
+    Parameters
+    ----------
+    picture : name of a picture of the form; '' for none.
+    """
     form = yield from openForm(driver, protocol)
+    if picture:
+        driver.save(form, picture)
     known = driver.listDialogs()
     driver.root.after(10, driver.press, form, 'Execute')
     yield 3
-    refused = [one for one in driver.listDialogs() if one not in known]
-    if refused:
-        driver.save(refused[-1], 'refused')
-        raise RuntimeError(f'a window asks for attention: {refused[-1].title()}')
+    for dialog in [one for one in driver.listDialogs() if one not in known]:
+        said = ' '.join(one.get('1.0', 'end').strip() for one in findChildren(dialog) if isinstance(one, tk.Text))
+        driver.save(dialog, f'{picture or "form"}_asks')
+        if 'warnings' not in dialog.title():
+            raise RuntimeError(f'a window asks for attention: {dialog.title()}: {said}')
+        print(f'warned: {said}', flush=True)
+        driver.press(dialog, 'Yes')
 
     def isOver() -> bool:
         run = driver.project.getProtocol(protocol.getObjId()) if protocol.hasObjId() else None
         if run is not None:
             driver.project._updateProtocol(run)
         return run is not None and not run.isActive()
-    yield from driver.waitUntil(isOver)
+    yield from driver.waitUntil(isOver, driver.patience)
     run = driver.project.getProtocol(protocol.getObjId())
     view = driver.window.getViewWidget()
     view.refreshRuns()
     view._selectItemProtocol(run)
     view._updateSelection()
     yield 0.5
-    driver.save(driver.root, 'executed')
     if not run.isFinished():
         raise RuntimeError(f'the run is {run.getStatus()}: {run.getErrorMessage()}')
-    print(f'executed: {run.getStatus()}, {run.outputMicrographs.getSize()} micrographs', flush=True)
+    return run
 
 
 def tellViewers(driver: Driver) -> Iterator[float]:
@@ -370,7 +388,7 @@ def main() -> None:
     args = parser.parse_args()
     folder = Path(args.folder)
     folder.mkdir(parents=True, exist_ok=True)
-    Driver(args.project, folder, args.stories).run()
+    Driver(args.project, folder, [STORIES[name] for name in args.stories]).run()
 
 
 if __name__ == '__main__':

@@ -1,5 +1,6 @@
-"""The window in which a wizard shows what it proposes."""
+"""The windows of a wizard: the one that asks for patience, and the one that shows what it proposes."""
 
+import time
 import tkinter as tk
 from collections.abc import Callable
 
@@ -9,7 +10,51 @@ from pyworkflow.gui.dialog import RESULT_CANCEL, RESULT_YES, Dialog
 
 from cryogem_scipion.wizards.proposals import Proposal
 
+WAITING = 'please wait'                     # ends the title of the window that asks for it
 _WIDTH, _HEIGHT, _GAP = 1150, 620, 8        # px for all pictures together, and between two
+
+
+class GivenUp(Exception):                   # no error: the user pressed Cancel
+    """The user did not want to wait."""
+
+
+class WaitingMessage:
+    """Says that something is being made and for how long; it takes all clicks, and Cancel gives up."""
+
+    def __init__(self, parent, title: str):
+        self._start, self._isGivenUp = time.monotonic(), False
+        self.window = tk.Toplevel(parent, bg=Config.SCIPION_BG_COLOR)
+        self.window.title(f'{title}: {WAITING}')
+        self.window.transient(parent)
+        self.window.protocol('WM_DELETE_WINDOW', self.giveUp)
+        self._label = tk.Label(self.window, bg=Config.SCIPION_BG_COLOR, width=40, text='Looking at your data ...',
+                               font=(Config.SCIPION_FONT_NAME, Config.SCIPION_FONT_SIZE))
+        self._label.grid(row=0, column=0, padx=20, pady=(15, 5))
+        tk.Button(self.window, text='Cancel', command=self.giveUp).grid(row=1, column=0, pady=(5, 15))
+        self.window.geometry(f'+{parent.winfo_rootx() + 80}+{parent.winfo_rooty() + 120}')
+        self.window.update()
+        self.window.grab_set()
+
+    def keepAlive(self) -> None:
+        """Let the windows of the project live on.
+
+        Raises
+        ------
+        GivenUp : Cancel was pressed.
+        """
+        self._label.config(text=f'Looking at your data ... {time.monotonic() - self._start:.0f} s')
+        self.window.update()
+        if self._isGivenUp:
+            raise GivenUp
+
+    def giveUp(self) -> None:
+        """Stop at the next sign of life."""
+        self._isGivenUp = True
+
+    def close(self) -> None:
+        """Take the window away."""
+        self.window.grab_release()
+        self.window.destroy()
 
 
 class ProposalDialog(Dialog):

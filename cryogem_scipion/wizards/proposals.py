@@ -3,6 +3,7 @@
 import math
 import os
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,11 +13,16 @@ from cryogem.io.files import read_json
 from cryogem_scipion.convert import exportVolumes, getPattern, linkMicrographs, writeCoordinates
 from cryogem_scipion.engine import askEngine
 
+KeepAlive = Callable[[], None]              # called while the engine works; what it raises ends the engine
 _TRIED = 3                                  # real micrographs that a preview is calibrated on
 
 
 class ProposalError(PyworkflowException):
     """Something must be filled in before there is anything to propose; the message says what."""
+
+
+def doNothing() -> None:
+    """Wait without a window."""
 
 
 @dataclass(frozen=True)
@@ -28,12 +34,13 @@ class Proposal:
     pictures: list[str] = field(default_factory=list)
 
 
-def proposeFromMap(protocol, folder: str, threshold: float | None = None) -> Proposal:
+def proposeFromMap(protocol, folder: str, threshold: float | None = None, keepAlive: KeepAlive = doNothing) -> Proposal:
     """Propose diameter and mask threshold of the first map; `threshold` is tried in place of that of its histogram."""
     if protocol.inputVolumes.get() is None:
         raise ProposalError('*Map of the particle* is empty; choose the map first.')
     values = {} if threshold is None else {'mask_threshold': threshold}
-    output = askEngine(protocol.getPlugin(), 'inspect', {**_exportMap(protocol, folder), **values}, _renew(folder))
+    output = askEngine(protocol.getPlugin(), 'inspect', {**_exportMap(protocol, folder), **values},
+                       _renew(folder), keepAlive)
     found = read_json(output / 'inspection.json', 'output')['map']
     text = (f'Orange is what lies above the mask threshold of the coarse map (densities from '
             f'{found["least_density"]:.3g} to {found["largest_density"]:.3g}), blue the diameter of the particle: '
@@ -42,9 +49,9 @@ def proposeFromMap(protocol, folder: str, threshold: float | None = None) -> Pro
                      'maskThreshold': float(f'{found["mask_threshold"]:.4g}')}, text, [str(output / 'map.png')])
 
 
-def proposeFromPicks(protocol, folder: str) -> Proposal:
+def proposeFromPicks(protocol, folder: str, keepAlive: KeepAlive = doNothing) -> Proposal:
     """Propose the number of particles on a micrograph and their least distance, from the picks."""
-    found, picture = _inspectPicks(protocol, folder)
+    found, picture = _inspectPicks(protocol, folder, keepAlive)
     mean, sd = (round(value, 1) for value in found['particles_per_micrograph'])
     distance = round(found['minimum_distance'], 1)
     text = (f'{found["n_picks"]} picks on {found["number"]} micrographs: {mean:g} ± {sd:g} on each, counted inside a '
@@ -54,7 +61,7 @@ def proposeFromPicks(protocol, folder: str) -> Proposal:
     return Proposal({'particlesMean': mean, 'particlesSd': sd, 'minimumDistance': distance}, text, [picture])
 
 
-def proposePixelSize(protocol, folder: str) -> Proposal:
+def proposePixelSize(protocol, folder: str, keepAlive: KeepAlive = doNothing) -> Proposal:
     """Propose the pixel size at which a particle is at most 100 px across."""
     micSet = protocol.getInputMicrographs()
     if micSet is None:
@@ -66,7 +73,7 @@ def proposePixelSize(protocol, folder: str) -> Proposal:
         raise ProposalError('*Particle diameter (Å)* and *Map of the particle* are both empty; give one of them first.')
     linked = linkMicrographs([micSet.getFirstItem()], os.path.join(folder, 'first'))
     values.update(micrographs=[linked[0].path], pixel_size=micSet.getSamplingRate())
-    output = askEngine(protocol.getPlugin(), 'inspect', values, _renew(folder))
+    output = askEngine(protocol.getPlugin(), 'inspect', values, _renew(folder), keepAlive)
     found = read_json(output / 'inspection.json', 'output')['micrographs']
     working = float(f'{found["working_pixel_size"]:.5g}')
     text = (f'At {working:g} Å/px the particle of {found["diameter"]:.0f} Å is {found["diameter"] / working:.0f} px '
@@ -75,7 +82,7 @@ def proposePixelSize(protocol, folder: str) -> Proposal:
     return Proposal({'workingPixelSize': working}, text)
 
 
-def proposeDefocus(protocol, folder: str) -> Proposal:
+def proposeDefocus(protocol, folder: str, keepAlive: KeepAlive = doNothing) -> Proposal:
     """Propose the range of the defoci of the CTF set."""
     ctfs = protocol.getCtfPointer().get()
     if ctfs is None:
@@ -115,25 +122,25 @@ def countForGenerate(protocol) -> float:
     return simulation.outputCoordinates.getSize() / simulation.outputMicrographs.getSize()
 
 
-def makePreview(protocol, folder: str) -> Proposal:
+def makePreview(protocol, folder: str, keepAlive: KeepAlive = doNothing) -> Proposal:
     """Simulate one micrograph with the values of the form, put measured noise on it, and draw it beside a real one."""
     errors = protocol.validate()
     if errors:
         raise ProposalError('\n'.join(errors))
     protocol.writeEngineInputs(folder, most=_TRIED)
     values = {**protocol.getEngineValues(folder), 'n_micrographs': 1, 'particles': 'none'}
-    dataset = askEngine(protocol.getPlugin(), 'simulate', values, folder)
+    dataset = askEngine(protocol.getPlugin(), 'simulate', values, folder, keepAlive)
     generated = askEngine(protocol.getPlugin(), 'generate',
-                          {'dataset': str(dataset), 'n_micrographs': 1, 'seed': values['seed']}, folder)
+                          {'dataset': str(dataset), 'n_micrographs': 1, 'seed': values['seed']}, folder, keepAlive)
     calibration = read_json(generated / 'calibration.json', 'output')
     diameter = {'particle_diameter': calibration['particle_diameter']}
     first = min(os.listdir(os.path.join(folder, 'micrographs')))
     real = {**diameter, 'micrographs': [os.path.join(folder, 'micrographs', first)],
             'pixel_size': values['pixel_size'], 'coordinates': values.get('coordinates', [])}
-    pictures = [_drawPicks(protocol, real, _renew(folder, 'real'))]
+    pictures = [_drawPicks(protocol, real, _renew(folder, 'real'), keepAlive)]
     made = {**diameter, 'micrographs': [str(generated / 'micrographs' / '*.mrc')],
             'coordinates': [str(generated / 'coordinates' / '*.star')]}
-    pictures.append(_drawPicks(protocol, made, _renew(folder, 'made')))
+    pictures.append(_drawPicks(protocol, made, _renew(folder, 'made'), keepAlive))
     number = len(read_json(next((dataset / 'records').iterdir()), 'output')['record']['particles'])
     text = (f'Left: a real micrograph. Right: one made with the values of the form, {number} particles, with the '
             f'measured noise of the first {_TRIED} micrographs. A run calibrates on all of them; a trained model adds '
@@ -141,7 +148,7 @@ def makePreview(protocol, folder: str) -> Proposal:
     return Proposal({}, text, [picture for picture in pictures if picture])
 
 
-def _inspectPicks(protocol, folder: str) -> tuple[dict[str, Any], str]:
+def _inspectPicks(protocol, folder: str, keepAlive: KeepAlive) -> tuple[dict[str, Any], str]:
     """Return what the engine finds in the picks, and its picture."""
     if protocol.inputCoordinates.get() is None:
         raise ProposalError('*Picked particles* is empty; choose a set of picks first.')
@@ -156,16 +163,16 @@ def _inspectPicks(protocol, folder: str) -> tuple[dict[str, Any], str]:
               'particle_diameter': protocol.particleDiameter.get()}
     if protocol.inputVolumes.get() is not None:
         values.update(_exportMap(protocol, folder))
-    output = askEngine(protocol.getPlugin(), 'inspect', values, _renew(folder))
+    output = askEngine(protocol.getPlugin(), 'inspect', values, _renew(folder), keepAlive)
     found = read_json(output / 'inspection.json', 'output')['micrographs']
     if 'minimum_distance' not in found:
         raise ProposalError('*Picked particles* are too few to measure; pick ten or more on one micrograph.')
     return found, str(output / 'picks.png')
 
 
-def _drawPicks(protocol, values: dict[str, Any], folder: str) -> str:
+def _drawPicks(protocol, values: dict[str, Any], folder: str, keepAlive: KeepAlive) -> str:
     """Return the picture of micrographs with their picks, '' where there are none."""
-    picture = askEngine(protocol.getPlugin(), 'inspect', values, folder) / 'picks.png'
+    picture = askEngine(protocol.getPlugin(), 'inspect', values, folder, keepAlive) / 'picks.png'
     return str(picture) if picture.exists() else ''
 
 

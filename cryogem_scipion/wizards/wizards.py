@@ -4,14 +4,14 @@ import tempfile
 from collections.abc import Callable
 
 from pyworkflow.exceptions import PyworkflowException
-from pyworkflow.gui.dialog import EntryDialog, FloatingMessage, showError
+from pyworkflow.gui.dialog import EntryDialog, showError
 from pyworkflow.wizard import Wizard
 
 from cryogem.errors import CryogemError
 from cryogem_scipion.protocols import ProtCryogemGenerate, ProtCryogemSimulate
 from cryogem_scipion.wizards import proposals
-from cryogem_scipion.wizards.dialogs import ProposalDialog
-from cryogem_scipion.wizards.proposals import Proposal, ProposalError
+from cryogem_scipion.wizards.dialogs import GivenUp, ProposalDialog, WaitingMessage
+from cryogem_scipion.wizards.proposals import KeepAlive, Proposal, ProposalError
 
 _TITLE = 'CryoGEM'
 
@@ -23,14 +23,14 @@ class CryogemWizard(Wizard):
     _sets: tuple[str, ...] = ()             # parameters of the form that it fills in
     _labels: dict[str, str] = {}            # what they are called where the form says it only once for two
 
-    def propose(self, protocol, folder: str) -> Proposal:
+    def propose(self, protocol, folder: str, keepAlive: KeepAlive) -> Proposal:
         """Return the proposal for the present values of a form; `folder` is for files that live as long as it."""
         raise NotImplementedError
 
     def show(self, form, *params):
         """Do all of it; called by the form."""
         with temporaryFolder() as folder:
-            proposal = makeWithMessage(form.root, lambda: self.propose(form.protocol, folder))
+            proposal = makeWithMessage(form.root, lambda alive: self.propose(form.protocol, folder, alive))
             accepted = self._ask(form, proposal, folder) if proposal is not None else None
         if accepted is not None:
             for name in self._sets:
@@ -53,14 +53,14 @@ class CryogemMapWizard(CryogemWizard):
     _targets = [(ProtCryogemSimulate, ['particleDiameter'])]
     _sets = ('particleDiameter',)
 
-    def propose(self, protocol, folder):
+    def propose(self, protocol, folder, keepAlive):
         """Measure the map, with the threshold of the form if there is one."""
-        return proposals.proposeFromMap(protocol, folder, protocol.maskThreshold.get())
+        return proposals.proposeFromMap(protocol, folder, protocol.maskThreshold.get(), keepAlive)
 
     def _getField(self, form, folder):
         def redraw(text: str) -> Proposal | None:
-            return makeWithMessage(form.root, lambda: proposals.proposeFromMap(
-                form.protocol, folder, toNumber(text, 'Mask threshold')))
+            return makeWithMessage(form.root, lambda alive: proposals.proposeFromMap(
+                form.protocol, folder, toNumber(text, 'Mask threshold'), alive))
         return {'redraw': redraw, 'field': ('Mask threshold', 'maskThreshold')}
 
 
@@ -78,9 +78,9 @@ class CryogemPicksWizard(CryogemWizard):
     _sets = ('particlesMean', 'particlesSd', 'minimumDistance')
     _labels = {'particlesMean': 'Particles per micrograph', 'particlesSd': 'Standard deviation'}
 
-    def propose(self, protocol, folder):
+    def propose(self, protocol, folder, keepAlive):
         """Measure the picks."""
-        return proposals.proposeFromPicks(protocol, folder)
+        return proposals.proposeFromPicks(protocol, folder, keepAlive)
 
 
 class CryogemPixelSizeWizard(CryogemWizard):
@@ -89,9 +89,9 @@ class CryogemPixelSizeWizard(CryogemWizard):
     _targets = [(ProtCryogemSimulate, ['workingPixelSize'])]
     _sets = ('workingPixelSize',)
 
-    def propose(self, protocol, folder):
+    def propose(self, protocol, folder, keepAlive):
         """Choose it as the engine would."""
-        return proposals.proposePixelSize(protocol, folder)
+        return proposals.proposePixelSize(protocol, folder, keepAlive)
 
 
 class CryogemDefocusWizard(CryogemWizard):
@@ -101,9 +101,9 @@ class CryogemDefocusWizard(CryogemWizard):
     _sets = ('defocusMin', 'defocusMax')
     _labels = {'defocusMin': 'Least defocus (Å)', 'defocusMax': 'Largest defocus (Å)'}
 
-    def propose(self, protocol, folder):
+    def propose(self, protocol, folder, keepAlive):
         """Look through the set."""
-        return proposals.proposeDefocus(protocol, folder)
+        return proposals.proposeDefocus(protocol, folder, keepAlive)
 
 
 class CryogemPreviewWizard(CryogemWizard):
@@ -111,9 +111,9 @@ class CryogemPreviewWizard(CryogemWizard):
 
     _targets = [(ProtCryogemSimulate, ['preview'])]
 
-    def propose(self, protocol, folder):
+    def propose(self, protocol, folder, keepAlive):
         """Make it."""
-        return proposals.makePreview(protocol, folder)
+        return proposals.makePreview(protocol, folder, keepAlive)
 
 
 class CryogemSimulatedNumberWizard(CryogemWizard):
@@ -125,14 +125,14 @@ class CryogemSimulatedNumberWizard(CryogemWizard):
 
     def show(self, form, *params):
         """Ask for the number of particles and fill in that of micrographs."""
-        each = makeWithMessage(form.root, lambda: self._count(form.protocol))
+        each = makeWithMessage(form.root, lambda alive: self._count(form.protocol))
         if each is None:
             return
         dialog = EntryDialog(form.root, _TITLE, 'Particles that are wanted', defaultValue='10000',
                              headerLabel=f'About {each:.0f} particles lie on a micrograph.')
         if dialog.value is None:
             return
-        proposal = makeWithMessage(form.root, lambda: self.proposeFor(form.protocol, dialog.value))
+        proposal = makeWithMessage(form.root, lambda alive: self.proposeFor(form.protocol, dialog.value))
         if proposal is not None:
             form.setVar('nMicrographs', proposal.values['nMicrographs'])
 
@@ -156,20 +156,23 @@ def temporaryFolder() -> tempfile.TemporaryDirectory:
     return tempfile.TemporaryDirectory(prefix='cryogem_wizard_')
 
 
-def makeWithMessage(root, make: Callable):
-    """Return what `make` returns while a message asks for patience; None, and its sentence in a window, if it fails."""
-    message = FloatingMessage(root, 'Looking at your data ...')
+def makeWithMessage(root, make: Callable[[KeepAlive], Proposal | None]):
+    """Return what `make` returns while a message asks for patience; None, and its sentence in a window, if it fails.
+
+    The windows of the project stay alive meanwhile, and Cancel gives up.
+    """
+    message = WaitingMessage(root, _TITLE)
+    sentence = ''
     try:
-        root.update()
-        return make()
-    except (CryogemError, PyworkflowException) as error:
-        message.close()
-        message = None
-        showError('Not possible yet', str(error), root)
+        return make(message.keepAlive)
+    except GivenUp:
         return None
+    except (CryogemError, PyworkflowException) as error:
+        sentence = str(error)
     finally:
-        if message is not None:
-            message.close()
+        message.close()
+    showError('Not possible yet', sentence, root)
+    return None
 
 
 def toNumber(text: str, label: str) -> float:
