@@ -185,12 +185,13 @@ class ProtCryogemSimulate(SimulateForm, ProtCryogemMicrographs):
         micSet, measured = self.outputMicrographs, readCalibration(self.getDatasetFolder())
         picks = sum(one['n_picks'] for one in measured['micrographs'])
         maps, number = len(self.getVolumes()), len(measured['micrographs'])
+        ice = ', multiplied by the ice of the published code' if self.getEnumText('iceModel') == 'paper' else ''
         views = ('drawn from the poses of a refinement' if self.inputParticles.get() is not None
                  else 'around a preferred view' if self.preferredRot.get() is not None else 'in uniform orientations')
         return [f'{micSet.getSize()} micrographs with {self.outputCoordinates.getSize()} particles were simulated '
                 f'with CryoGEM [Zhang2024] at {micSet.getSamplingRate():.3g} Å/px. Projections of '
                 f'{maps} map{"s" * (maps > 1)} {views} were placed in a virtual specimen of '
-                f'{self.iceThickness.get():g} Å thick ice and imaged with the CTF at the height of each particle, in '
+                f'{self.iceThickness.get():g} Å thick ice{ice} and imaged with the CTF at the height of each particle, in '
                 f'the conventions of RELION [Scheres2012]. Particle density, crowding, grey scale, ice and noise '
                 f'spectra were measured on {number} real micrographs'
                 + (f' with {picks} picked particles.' if picks else '.')]

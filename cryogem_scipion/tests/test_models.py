@@ -247,6 +247,11 @@ class TestCryogemModels(InProcess, ChainTest):
         self.assertIn('Bepler', ' '.join(protocol.citations()))
         self.assertIn(('outputMicrographs', 'outputEvaluation'), self.getRelated(protocol, RELATION_SOURCE))
 
+    def test_a_scheduled_run_is_told_of_all_runs_before_it(self):
+        protocol = self.newEvaluate(self.generate)
+        before = (self.importVolume, self.importMics, self.importPicks, self.importCtfs, self.simulate, self.generate)
+        self.assertEqual(sorted(protocol.getProtocolsToUpdate()), sorted(run.getObjId() for run in before))
+
     def test_evaluate_takes_the_ctfs_that_the_project_knows_or_those_that_are_given(self):
         protocol = self.newEvaluate(self.generate)
         self.assertEqual(protocol.getCtfPointer().get().getObjId(), self.importCtfs.outputCTF.getObjId())

@@ -80,6 +80,10 @@ class TestCryogemForms(BaseTest):
                 default = default_of(configClass, key)
                 self.assertEqual(value, list(default) if isinstance(default, tuple) else default, key)
 
+    def test_the_ice_of_the_published_code_can_be_chosen(self):
+        self.assertEqual(self.newProtocol(ProtCryogemSimulate)._getSettings()['ice_model'], 'smooth')
+        self.assertEqual(self.newProtocol(ProtCryogemSimulate, iceModel=1)._getSettings()['ice_model'], 'paper')
+
     def test_the_label_given_to_a_new_protocol_is_kept(self):
         self.assertEqual(self.newProtocol(ProtCryogemTrain, objLabel='mine').getObjLabel(), 'mine')
 
