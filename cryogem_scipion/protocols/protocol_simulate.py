@@ -191,8 +191,8 @@ class ProtCryogemSimulate(SimulateForm, ProtCryogemMicrographs):
         return [f'{micSet.getSize()} micrographs with {self.outputCoordinates.getSize()} particles were simulated '
                 f'with CryoGEM [Zhang2024] at {micSet.getSamplingRate():.3g} Å/px. Projections of '
                 f'{maps} map{"s" * (maps > 1)} {views} were placed in a virtual specimen of '
-                f'{self.iceThickness.get():g} Å thick ice{ice} and imaged with the CTF at the height of each particle, in '
-                f'the conventions of RELION [Scheres2012]. Particle density, crowding, grey scale, ice and noise '
+                f'{self.iceThickness.get():g} Å thick ice{ice} and imaged with the CTF at the height of each particle, '
+                f'in the conventions of RELION [Scheres2012]. Particle density, crowding, grey scale, ice and noise '
                 f'spectra were measured on {number} real micrographs'
                 + (f' with {picks} picked particles.' if picks else '.')]
 
