@@ -18,7 +18,7 @@ from cryogem_scipion.tests.downstream import findMissing, makeEnvironment
 from cryogem_scipion.tests.marks import slow
 from cryogem_scipion.tests.scheduled import SHORT_SLEEPS
 
-_PATIENCE = 600                                         # s for all runs of a template
+_PATIENCE = 1500                                        # s for all runs of a template
 _FOLDER = Path(cryogem_scipion.__file__).parent / 'templates'
 _LIST = ('import pyworkflow as pw; from pyworkflow.template import TemplateList; found = TemplateList(); '
          'found.addPluginTemplates(); print(*[one.getObjId() for one in found.templates])')
