@@ -107,7 +107,26 @@ class CryogemModel(EMObject):
             verdict = 'better' if realism['passed'] else 'not better: *generate* will use the prior unless forced'
             lines.append(f'distance to held-out real crops {realism["model"]:.3g}, of its prior '
                          f'{realism["prior"]:.3g} ({verdict})')
+        lines += self._describeSignal(about.get('gates', {}))
         return [*lines, f'cryogem {card["version"]}, weights SHA-256 {card["weights_sha256"][:12]}']
+
+    @staticmethod
+    def _describeSignal(gates: dict[str, Any]) -> list[str]:
+        """Return what the card says of the signal that is kept and of particles where none was placed."""
+        lines = []
+        if 'signal' in gates:
+            loss = max(gates['signal']['largest_loss'], 0.0)
+            verdict = 'kept' if gates['signal']['passed'] else 'lost in part'
+            lines.append(f'signal {verdict}: correlation with the clean picture at most {loss:.3f} below that of the '
+                         'prior')
+        picks = gates.get('hallucinations')
+        if picks and picks['passed'] is None:
+            lines.append(f'picks away from every particle: {picks["note"]}')
+        elif picks:
+            verdict = '' if picks['passed'] else ' (more than chance allows)'
+            lines.append(f'picks of {picks["picker"]} away from every particle: {picks["model"]["share"]:.1%}, on the '
+                         f'prior {picks["prior"]["share"]:.1%}{verdict}')
+        return lines
 
     def __str__(self):
         steps = 'steps unknown' if self.getSteps() is None else f'{self.getSteps()} steps'

@@ -15,6 +15,7 @@ from cryogem.imaging.calibration import Calibration
 from cryogem.imaging.exposure import Protocol, add_ice, draw_record, expose
 from cryogem.imaging.grey import GreyScale, find_good_region, measure_grey_scale
 from cryogem.imaging.resampling import resample_image
+from cryogem.records import Micrograph
 from cryogem.specimen.ensemble import Ensemble
 from cryogem.translation.pairs import SimulatedCrop
 
@@ -72,12 +73,17 @@ class FreshCrops(_Picklable):
 
     def draw(self, rng: np.random.Generator, crop_size: int) -> SimulatedCrop:
         """Return one crop of side `crop_size` px, that which the object was made for."""
+        return self.draw_labelled(rng, crop_size)[0]
+
+    def draw_labelled(self, rng: np.random.Generator, crop_size: int) -> tuple[SimulatedCrop, Micrograph]:
+        """Return one crop as `draw` does, and the record of it."""
         number = int(rng.integers(2 ** 62))
         record = draw_record(self._protocol, self._calibration, self.ensemble, number)
         exposure = expose(record, self.ensemble, self._protocol.defocus_error, self._calibration)
         whole = np.zeros(self._dataset.calibration.shape, np.float32)
         ice = add_ice(whole, record, self._dataset.calibration)[draw_window(whole.shape, crop_size, rng)]
-        return make_crop(self._recipe, exposure.clean, ice, exposure.instance_mask > 0, record, self._calibration, rng)
+        crop = make_crop(self._recipe, exposure.clean, ice, exposure.instance_mask > 0, record, self._calibration, rng)
+        return crop, exposure.record
 
     @cached_property
     def ensemble(self) -> Ensemble:

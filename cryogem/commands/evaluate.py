@@ -2,7 +2,6 @@
 
 import dataclasses
 import logging
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -36,13 +35,7 @@ from cryogem.evaluation.features import (
 from cryogem.evaluation.frames import Frame, count_particles
 from cryogem.evaluation.gallery import Exhibit, write_gallery
 from cryogem.evaluation.networks import has_efficientnet, load_efficientnet, load_inception
-from cryogem.evaluation.pickers import (
-    Hallucinations,
-    has_blob_picker,
-    measure_hallucinations,
-    pick_blobs,
-    pick_by_template,
-)
+from cryogem.evaluation.pickers import Hallucinations, measure_hallucinations, pick_untrained
 from cryogem.evaluation.plots import REAL, draw_crops_of_arms, plot_ctfs, plot_signal, plot_spectra
 from cryogem.evaluation.realism import (
     Extract,
@@ -177,17 +170,13 @@ def _stack_spectra(measured: Sequence[Measured]) -> np.ndarray:
 def _find_hallucinations(shown: Mapping[str, Sequence[Frame]], sampling: Sampling, pixel_size: float
                          ) -> tuple[str, dict[str, Hallucinations]]:
     """Return which picker looked, and what it found away from every record in each arm."""
-    found = {}
-    with tempfile.TemporaryDirectory(prefix='cryogem_picks_') as folder:
-        for arm, frames in shown.items():
-            if has_blob_picker():
-                picks = pick_blobs(frames, sampling.diameter_px, pixel_size, Path(folder) / arm)
-            else:
-                picks = pick_by_template(frames, sampling.diameter_px)
-            one = measure_hallucinations(picks, frames, sampling.diameter_px, np.random.default_rng(sampling.seeds[0]))
-            if one is not None:
-                found[arm] = one
-    return 'RELION LoG' if has_blob_picker() else 'the mean particle (RELION is not installed)', found
+    found, picker = {}, ''
+    for arm, frames in shown.items():
+        picker, picks = pick_untrained(frames, sampling.diameter_px, pixel_size)
+        one = measure_hallucinations(picks, frames, sampling.diameter_px, np.random.default_rng(sampling.seeds[0]))
+        if one is not None:
+            found[arm] = one
+    return picker, found
 
 
 def _draw(output: Path, sets: Sequence[GeneratedSet], real: Sequence[Frame], shown: Mapping[str, Sequence[Frame]],

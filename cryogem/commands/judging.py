@@ -17,8 +17,8 @@ from cryogem.evaluation.features import (
     find_topaz_weights,
     load_topaz_network,
 )
+from cryogem.evaluation.signal import correlate_shells, sum_spectra
 from cryogem.translation.pairs import DrawSimulated, stack_inputs
-from cryogem.translation.preservation import measure_preservation
 from cryogem.translation.statistics import compare_statistics, measure_statistics
 from cryogem.translation.trainer import Translate
 
@@ -27,6 +27,7 @@ logger = logging.getLogger(__name__)
 _SIDE = 192                                 # px of the crops judged, less where the frame is smaller
 _BATCH = 4                                  # crops translated at once
 _LEAST_SD = 1e-6
+_N_BANDS = 8                                # of spatial frequency, in which the loss of signal is judged
 _TOLERATED_LOSS = 0.02                      # of correlation with the clean twin, in any band: what chance does
 
 Distance = Callable[[np.ndarray, np.ndarray], float]        # (n, c, c) real, (m, c, c) generated
@@ -140,7 +141,9 @@ def measure_gates(held_out: HeldOut, seen: RealCrops, translate: Translate, seed
     floor = held_out.measure.distance(held_out.real, crops)
     made, prior = held_out.translate(translate), held_out.translate(keep_prior)
     model_distance, prior_distance = (held_out.measure.distance(held_out.real, one) for one in (made, prior))
-    kept, kept_by_prior = (measure_preservation(one, held_out.clean) for one in (made, prior))
+    spectra = [sum_spectra(one, held_out.clean) for one in (made, prior)]
+    kept, kept_by_prior = (correlate_shells(one, _N_BANDS) for one in spectra)
+    shells, shells_of_prior = (correlate_shells(one) for one in spectra)
     lost = float(np.max(kept_by_prior - kept))
     return {
         'realism': {'passed': model_distance < prior_distance, 'measure': held_out.measure.name,
@@ -148,5 +151,6 @@ def measure_gates(held_out: HeldOut, seen: RealCrops, translate: Translate, seed
                     'ratio_model': model_distance / floor, 'ratio_prior': prior_distance / floor,
                     'n_crops': len(held_out.real), 'crop_size': held_out.side},
         'signal': {'passed': lost <= _TOLERATED_LOSS, 'largest_loss': lost,
-                   'correlation_model': kept.round(4).tolist(), 'correlation_prior': kept_by_prior.round(4).tolist()},
+                   'correlation_model': kept.round(4).tolist(), 'correlation_prior': kept_by_prior.round(4).tolist(),
+                   'by_shell_model': shells.round(4).tolist(), 'by_shell_prior': shells_of_prior.round(4).tolist()},
     }

@@ -4,6 +4,7 @@ import logging
 from pathlib import Path
 
 from cryogem.commands.bias_guard import measure_bias
+from cryogem.commands.hallucination import judge_hallucinations, list_failures
 from cryogem.commands.inputs import choose_device
 from cryogem.commands.judging import measure_gates
 from cryogem.commands.training_plan import TrainingPlan, plan_training
@@ -61,7 +62,10 @@ def _write_gates(plan: TrainingPlan, output: Path) -> None:
     translate = build_translator(load_generator(output), card['description'])
     # simulations and windows that took no part in choosing the model
     gates = measure_gates(plan.build_judge(plan.config.seed + 1, _GATE_CROPS), plan.real, translate, plan.config.seed)
+    gates['hallucinations'] = judge_hallucinations(plan, translate, plan.config.seed + 1)
     describe_model(output, {**card['description'], 'gates': gates})
+    for sentence in list_failures(gates):
+        logger.warning('%s', sentence)
     realism = gates['realism']
     if not realism['passed']:
         logger.warning('the model is not better than its prior on held-out crops (distance %.4g, prior %.4g): generate '

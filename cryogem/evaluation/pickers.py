@@ -1,5 +1,6 @@
 """Pickers that were not trained on our micrographs, and what they find where nothing was placed."""
 
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +38,19 @@ class Hallucinations:
     low: float                              # 95 % confidence interval, micrographs resampled
     high: float
     n_picks: int
+
+
+def pick_untrained(frames: Sequence[Frame], diameter_px: float, pixel_size: float) -> tuple[str, list[Picks]]:
+    """Pick with RELION where it is installed, else by the mean particle; return which of them it was, and the picks.
+
+    Raises
+    ------
+    ProgramError : relion_autopick fails.
+    """
+    if not has_blob_picker():
+        return 'the mean particle (RELION is not installed)', pick_by_template(frames, diameter_px)
+    with tempfile.TemporaryDirectory(prefix='cryogem_picks_') as folder:
+        return 'RELION LoG', pick_blobs(frames, diameter_px, pixel_size, Path(folder))
 
 
 def pick_by_template(frames: Sequence[Frame], diameter_px: float) -> list[Picks]:

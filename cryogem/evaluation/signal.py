@@ -41,6 +41,24 @@ def measure_signal(frames: Sequence[Frame]) -> Signal | None:
                   own[:, _JUDGED].mean(axis=1), float(amplitude))
 
 
+def sum_spectra(pictures: np.ndarray, clean: np.ndarray) -> np.ndarray:
+    """Return (3, shells): cross spectrum, power and power of the twins, summed over (n, h, w) pictures and twins."""
+    return np.sum([_measure_spectra(one, twin) for one, twin in zip(pictures, clean, strict=True)], axis=0)
+
+
+def correlate_shells(spectra: np.ndarray, n_bands: int = N_SHELLS) -> np.ndarray:
+    """Correlate pictures with their clean twins from their (3, shells) spectra, shell by shell or in wider bands.
+
+    Returns
+    -------
+    (n_bands,) from the lowest frequencies (without the mean) to the Nyquist frequency.
+    """
+    # the number of Fourier terms on a shell grows with its radius
+    bands = np.add.reduceat(spectra * np.arange(N_SHELLS), np.arange(0, N_SHELLS, N_SHELLS // n_bands), axis=1)
+    cross, noisy, clean = bands
+    return cross / np.sqrt(np.maximum(noisy * clean, 1e-30))
+
+
 def _measure_spectra(noisy: np.ndarray, clean: np.ndarray) -> np.ndarray:
     """Return (3, shells): cross spectrum (its real part) and powers of two (h, w) images."""
     h, w = clean.shape

@@ -108,6 +108,25 @@ class TestCryogemModels(InProcess, ChainTest):
         finally:
             path.write_text(kept)
 
+    def test_the_summary_says_whether_signal_is_kept_and_particles_are_made_up(self):
+        model = self.train.outputModel
+        path = Path(model.getPath(), 'card.json')
+        kept = path.read_text()
+        picks = {'picker': 'RELION LoG', 'prior': {'share': 0.03}, 'model': {'share': 0.04}}
+        try:
+            for signal, more, expected in (
+                ({'passed': True, 'largest_loss': -0.01}, {'passed': True, **picks}, 'prior 3.0%'),
+                ({'passed': False, 'largest_loss': 0.05}, {'passed': False, **picks}, '(more than chance allows)'),
+                ({'passed': True, 'largest_loss': 0.0}, {'passed': None, 'note': 'not measured'}, 'not measured')):
+                card = json.loads(kept)
+                card['description']['gates'] = {'signal': signal, 'hallucinations': more}
+                path.write_text(json.dumps(card))
+                text = ' '.join(model.describe())
+                self.assertIn(expected, text)
+                self.assertIn('signal kept' if signal['passed'] else 'signal lost in part', text)
+        finally:
+            path.write_text(kept)
+
     def test_nothing_is_overwritten_by_an_export_and_continue_after_it_does_nothing(self):
         folder = os.path.join(self.folder, 'occupied')
         os.mkdir(folder)

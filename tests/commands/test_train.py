@@ -13,11 +13,16 @@ import torch
 
 from cryogem.__main__ import main
 from cryogem.commands.crops import RealCrops, SimulatedCrops, split_micrographs
+from cryogem.commands.hallucination import judge_hallucinations, list_failures
+from cryogem.commands.judging import keep_prior
 from cryogem.commands.simulate import build_protocol
 from cryogem.commands.training_plan import plan_training
 from cryogem.config import TrainConfig, build_config
 from cryogem.dataset.reader import read_dataset
+from cryogem.evaluation.pickers import has_blob_picker
+from cryogem.evaluation.programs import ProgramError
 from cryogem.imaging.exposure import TRAINED, draw_record
+from cryogem.imaging.spectrum import N_SHELLS
 from cryogem.translation import load_generator
 
 
@@ -294,8 +299,54 @@ def test_the_card_says_realism_and_signal_of_the_model_beside_those_of_its_prior
     assert realism['ratio_prior'] == pytest.approx(realism['prior'] / realism['floor'])
     assert len(signal['correlation_model']) == len(signal['correlation_prior']) == 8
     assert 0.2 < signal['correlation_prior'][0] <= 1
+    assert len(signal['by_shell_model']) == len(signal['by_shell_prior']) == N_SHELLS
+    assert signal['passed'] == (signal['largest_loss'] <= 0.02)
     assert description['data']['held_out'] == ['mic_1.mrc', 'mic_2.mrc', 'mic_3.mrc']
     assert description['realism']['prior'] > 0
+
+
+def test_the_card_says_how_often_a_picker_sees_particles_where_none_is(judged):
+    picks = json.loads((judged / 'card.json').read_text())['description']['gates']['hallucinations']
+
+    assert picks['picker'] in ('RELION LoG', 'the mean particle (RELION is not installed)')
+    assert picks['passed'] == (picks['model']['share'] <= picks['prior']['high'])
+    assert picks['prior']['low'] <= picks['prior']['share'] <= picks['prior']['high']
+    assert picks['model']['n_picks'] > 50
+
+
+@pytest.mark.parametrize('has_relion', [True, False])
+def test_a_model_that_paints_particles_of_its_own_fails_the_gate_with_any_picker(plan, monkeypatch, has_relion):
+    if has_relion and not has_blob_picker():
+        pytest.skip('RELION is not installed')
+    monkeypatch.setattr('cryogem.evaluation.pickers.has_blob_picker', lambda: has_relion)
+    radius = plan.dataset.calibration.particle_diameter / plan.dataset.calibration.pixel_size / 2
+
+    def paint(inputs):
+        y, x = torch.meshgrid(*(torch.arange(side) for side in inputs.shape[-2:]), indexing='ij')
+        discs = ((y - 60) % 120 - 60) ** 2 + ((x - 60) % 120 - 60) ** 2 < radius ** 2
+        return inputs[:, :1] - 3.0 * discs
+
+    honest = judge_hallucinations(plan, lambda inputs: 0.9 * inputs[:, :1], 3)
+    painted = judge_hallucinations(plan, paint, 3)
+
+    assert honest['passed'] is True
+    assert honest['model']['share'] == pytest.approx(honest['prior']['share'], abs=0.02)
+    assert painted['passed'] is False
+    assert painted['model']['share'] > painted['prior']['share'] + 0.2
+    assert painted['picker'].startswith('RELION' if has_relion else 'the mean particle')
+    assert list_failures({'signal': {'passed': True}, 'hallucinations': painted})[0].startswith(
+        'the model shows particles where none is')
+
+
+def test_a_picker_that_fails_leaves_the_gate_open_and_the_card_says_why(plan, monkeypatch):
+    def fail(*arguments):
+        raise ProgramError('relion_autopick ended with 1')
+
+    monkeypatch.setattr('cryogem.commands.hallucination.pick_untrained', fail)
+    found = judge_hallucinations(plan, keep_prior, 0)
+
+    assert found['passed'] is None
+    assert found['note'] == 'not measured: relion_autopick ended with 1'
 
 
 def test_metrics_hold_the_realism_where_it_was_judged(judged):

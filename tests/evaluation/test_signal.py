@@ -7,7 +7,7 @@ import pytest
 
 from cryogem.evaluation.controls import fit_white_noise, make_controls
 from cryogem.evaluation.frames import Frame, build_frame
-from cryogem.evaluation.signal import measure_signal
+from cryogem.evaluation.signal import correlate_shells, measure_signal, sum_spectra
 from cryogem.imaging.noise import add_gaussian_noise
 from cryogem.imaging.spectrum import N_SHELLS
 from tests.evaluation.sets import make_set
@@ -39,6 +39,16 @@ def test_correlation_and_transfer_are_those_of_the_closed_form(amplitude, noise,
     assert found.mean_correlation == pytest.approx(amplitude / np.hypot(amplitude, noise), abs=0.02)
     assert found.mean_transfer == pytest.approx(amplitude, abs=0.01 + 0.03 * noise)     # of 10,000 modes
     assert found.frame_correlations.shape == (4,)
+
+
+def test_bands_weigh_shells_by_their_number_of_modes_and_single_shells_are_those_of_the_frames(rng):
+    frames = make_frames(rng, 1.0, 1.0)
+    spectra = sum_spectra(np.stack([one.contrast for one in frames]), np.stack([one.clean for one in frames]))
+    bands, shells = correlate_shells(spectra, 8), correlate_shells(spectra)
+
+    assert bands.shape == (8,)
+    assert bands == pytest.approx(np.full(8, 0.5 ** 0.5), abs=0.05)
+    np.testing.assert_allclose(shells[1:], measure_signal(frames).correlation[1:], rtol=1e-6)
 
 
 def test_noise_alone_holds_nothing_of_the_signal(rng):

@@ -1,0 +1,148 @@
+"""Realism against CPU seconds: the published training and the default one on the same micrographs, one thread each.
+
+`examples/learning.py` leaves folders of one half of a data set (build/learning/NAME/half_0); give one of them. Both
+presets learn from all its micrographs, and crops of the other half judge both alike; the seconds are those of the
+learning itself, with the measuring of statistics before it. The models of the best check are written beside the
+curves (curve_paper_0, ...), so that `cryogem generate` can use them.
+"""
+
+import argparse
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from cryogem.commands.crops import RealCrops
+from cryogem.commands.judging import HeldOut, keep_prior
+from cryogem.commands.training_plan import TrainingPlan, plan_training
+from cryogem.config import TrainConfig, build_config, read_config_file
+from cryogem.io.files import make_folder, write_json
+from cryogem.translation.engine import Engine
+from cryogem.translation.hardware import keep_freed_memory
+from cryogem.translation.learner import Learner
+from cryogem.translation.model import save_model
+
+_CROPS, _CROP_SEED = 64, 4711               # of each kind, of the judging crops
+_PRESETS = ('fast', 'paper')
+_GOAL = 50                                  # times as fast as the published preset
+
+
+@dataclass(frozen=True)
+class Curve:
+    """What one training reached when."""
+
+    preset: str
+    seed: int
+    floor: float                            # distance of the learned real crops from the judging ones
+    prior: float
+    points: tuple[tuple[int, float, float], ...]            # step, CPU seconds, distance
+
+    @property
+    def best(self) -> tuple[int, float, float]:
+        """The point of the least distance."""
+        return min(self.points, key=lambda point: point[2])
+
+    def find_best_until(self, seconds: float) -> float:
+        """Return the least distance, in floors, that was reached in so many CPU seconds."""
+        return min([one for _, spent, one in self.points if spent <= seconds], default=self.prior) / self.floor
+
+
+def main() -> None:
+    """Train both presets and print their curves and how much sooner the default is there."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('half', type=Path, nargs='?', help='folder of one half, left by examples/learning.py')
+    parser.add_argument('--judges', nargs='+', help='patterns of the real micrographs that judge')
+    parser.add_argument('--minutes', type=float, default=25.0, help='CPU minutes of the published training')
+    parser.add_argument('--steps', type=int, default=2000, help='of its whole schedule')
+    parser.add_argument('--crop-size', type=int, default=256, help='of the published training, px')
+    parser.add_argument('--fast-steps', type=int, default=80, help='of the default training')
+    parser.add_argument('--seeds', type=int, default=1, help='trainings of the default preset')
+    arguments = parser.parse_args()
+    if arguments.half is None or not arguments.judges:
+        print('not measured: no folder of examples/learning.py and no --judges were given')
+        return
+    torch.set_num_threads(1)
+    keep_freed_memory()
+    curves = [record_curve(arguments, 'fast', seed, arguments.fast_steps, 10.0, None)
+              for seed in range(arguments.seeds)]
+    curves.append(record_curve(arguments, 'paper', 0, arguments.steps, arguments.minutes, arguments.crop_size))
+    compare(curves)
+
+
+def record_curve(arguments: argparse.Namespace, preset: str, seed: int, steps: int, minutes: float,
+                 crop_size: int | None) -> Curve:
+    """Train one preset, judging it now and then, and keep what it reached."""
+    known = read_config_file(arguments.half / 'model_0' / 'config.json')
+    output = arguments.half / f'curve_{preset}_{seed}'
+    config = build_config(TrainConfig, {
+        'dataset': known['dataset'], 'micrographs': known['micrographs'], 'topaz_weights': known['topaz_weights'],
+        'output': str(output), 'preset': preset, 'seed': seed, 'max_steps': steps, 'crop_size': crop_size,
+        'held_out': 0.0})
+    began = time.process_time()
+    plan = plan_training(config)
+    goal = plan.measure_textures()
+    prepared = time.process_time() - began  # the measured statistics are a part of learning
+    learner = Learner(plan.settings, goal=goal)
+    judge, floor = build_judge(plan, arguments.judges)
+    prior = judge.judge(keep_prior)
+    print(f'{preset}, seed {seed}: prior {prior:.4f}, floor {floor:.4f} ({prior / floor:.2f} times)', flush=True)
+    points, spent, sampler = [(0, prepared, prior)], prepared, plan.build_sampler(Engine())
+    every, best = (5 if preset == 'fast' else 25), float('inf')
+    for step in range(steps):
+        began = time.process_time()
+        learner.learn(sampler.draw(step), step)
+        spent += time.process_time() - began
+        if (step + 1) % every and step + 1 < steps and spent < 60 * minutes:
+            continue
+        found = judge.judge(learner.translate)
+        points.append((step + 1, spent, found))
+        print(f'  step {step + 1}, {spent:.1f} CPU s: {found:.4f} ({found / floor:.2f} times the floor)', flush=True)
+        if found < best:
+            best = found
+            make_folder(output)
+            save_model(output, learner.averaged, {**plan.describe(Engine()), 'steps': step + 1, 'seconds': spent},
+                       f'weights_{step + 1:06d}.safetensors')
+        if spent >= 60 * minutes:
+            break
+    write_json(output / 'curve.json', {'floor': floor, 'prior': prior, 'points': points})
+    return Curve(preset, seed, floor, prior, tuple(points))
+
+
+def build_judge(plan: TrainingPlan, patterns: list[str]) -> tuple[HeldOut, float]:
+    """Return crops of the judging micrographs, and their distance from crops of those that are learned from."""
+    config, calibration = plan.config, plan.dataset.calibration
+    files = sorted(file for pattern in patterns for file in Path('/').glob(str(Path(pattern).absolute())[1:]))
+    if not files:
+        sys.exit(f'no micrographs match {" ".join(patterns)}')
+    side = plan.crop_size if config.preset == 'paper' else None
+    judges, seen = (RealCrops(one, config.pixel_size, calibration) for one in (files, plan.real.files))
+    made = [HeldOut(config.topaz_weights, real, plan.make_draw, side, plan.is_conditioned, _CROPS, _CROP_SEED)
+            for real in (judges, seen)]
+    return made[0], made[0].measure.distance(made[0].real, made[1].real)
+
+
+def compare(curves: list[Curve]) -> None:
+    """Print when each training of the default reached what the published one reached at its best."""
+    paper = curves[-1]
+    step, seconds, distance = paper.best
+    print(f'\npublished training at its best: {distance / paper.floor:.2f} times the floor at step {step}, '
+          f'{seconds:.0f} CPU s')
+    print('times the floor, best until then:\n| CPU s | published | default |\n|---|---|---|')
+    end = max(curve.points[-1][1] for curve in curves[:-1])
+    for share in (0.25, 0.5, 1.0):
+        values = ', '.join(f'{curve.find_best_until(share * end):.2f}' for curve in curves[:-1])
+        print(f'| {share * end:.0f} | {paper.find_best_until(share * end):.2f} | {values} |')
+    for curve in curves[:-1]:
+        reached = next((point for point in curve.points if point[2] <= distance), None)
+        if reached is None:
+            print(f'default, seed {curve.seed}: does not reach it')
+            continue
+        print(f'default, seed {curve.seed}: reaches it at step {reached[0]}, {reached[1]:.1f} CPU s: '
+              f'{seconds / reached[1]:.0f} times as fast, goal {_GOAL}; its best is '
+              f'{curve.best[2] / curve.floor:.2f} times the floor at {curve.best[1]:.1f} CPU s')
+
+
+if __name__ == '__main__':
+    main()
