@@ -107,7 +107,7 @@ class CryogemModel(EMObject):
             verdict = 'better' if realism['passed'] else 'not better: *generate* will use the prior unless forced'
             lines.append(f'distance to held-out real crops {realism["model"]:.3g}, of its prior '
                          f'{realism["prior"]:.3g} ({verdict})')
-        lines += self._describeSignal(about.get('gates', {}))
+        lines += [*self._describeSignal(about.get('gates', {})), *self._describeGuard(about.get('bias_guard'))]
         return [*lines, f'cryogem {card["version"]}, weights SHA-256 {card["weights_sha256"][:12]}']
 
     @staticmethod
@@ -127,6 +127,18 @@ class CryogemModel(EMObject):
             lines.append(f'picks of {picks["picker"]} away from every particle: {picks["model"]["share"]:.1%}, on the '
                          f'prior {picks["prior"]["share"]:.1%}{verdict}')
         return lines
+
+    @staticmethod
+    def _describeGuard(guard: dict[str, Any] | None) -> list[str]:
+        """Return what the guard against bias found."""
+        if not guard:
+            return []
+        counts = guard['particles_on_empty_crops']
+        return [f'models of two halves of the micrographs differ by {guard["halves"]["disagreement"]:.2f} times what '
+                'they change',
+                f'blobs like particles on a crop without any: prior {counts["prior"]:.2f}, model '
+                f'{counts["model"]:.2f}, decoy trained without particles {counts["decoy"]:.2f}; on crops with '
+                f'particles {counts["placed_on_full_crops"]:.2f}']
 
     def __str__(self):
         steps = 'steps unknown' if self.getSteps() is None else f'{self.getSteps()} steps'

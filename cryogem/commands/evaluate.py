@@ -16,6 +16,7 @@ from cryogem.commands.evaluation_inputs import (
     read_real,
     read_sets,
 )
+from cryogem.commands.model_facts import list_model_facts
 from cryogem.commands.proofs import Proofs, prove_all
 from cryogem.config import EvaluateConfig, describe_run
 from cryogem.dataset import layout
@@ -255,4 +256,5 @@ def _list_facts(config: EvaluateConfig, sets: Sequence[GeneratedSet], real: Sequ
         '-3 to 3 sd become black to white.',
         'Controls are the clean twins of the first set, with its ice, under other noise: nothing else differs.',
         f'Pixel size {sets[0].calibration.pixel_size:g} Å, particle diameter '
-        f'{sets[0].calibration.particle_diameter:.0f} Å, seed {config.seed}.')
+        f'{sets[0].calibration.particle_diameter:.0f} Å, seed {config.seed}.',
+        *list_model_facts(sets))

@@ -120,9 +120,14 @@ class TestCryogemModels(InProcess, ChainTest):
                 ({'passed': True, 'largest_loss': 0.0}, {'passed': None, 'note': 'not measured'}, 'not measured')):
                 card = json.loads(kept)
                 card['description']['gates'] = {'signal': signal, 'hallucinations': more}
+                card['description']['bias_guard'] = {
+                    'halves': {'disagreement': 0.25}, 'particles_on_empty_crops': {
+                        'prior': 0.1, 'model': 0.2, 'decoy': 0.3, 'placed_on_full_crops': 4.0}}
                 path.write_text(json.dumps(card))
                 text = ' '.join(model.describe())
                 self.assertIn(expected, text)
+                self.assertIn('differ by 0.25 times', text)
+                self.assertIn('decoy trained without particles 0.30', text)
                 self.assertIn('signal kept' if signal['passed'] else 'signal lost in part', text)
         finally:
             path.write_text(kept)

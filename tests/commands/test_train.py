@@ -2,8 +2,11 @@
 
 import csv
 import dataclasses
+import hashlib
 import json
 import shutil
+import sys
+import types
 from pathlib import Path
 
 import mrcfile
@@ -15,6 +18,7 @@ from cryogem.__main__ import main
 from cryogem.commands.crops import RealCrops, SimulatedCrops, split_micrographs
 from cryogem.commands.hallucination import judge_hallucinations, list_failures
 from cryogem.commands.judging import keep_prior
+from cryogem.commands.model_facts import describe_card
 from cryogem.commands.simulate import build_protocol
 from cryogem.commands.training_plan import plan_training
 from cryogem.config import TrainConfig, build_config
@@ -54,6 +58,22 @@ def test_the_card_says_where_the_model_comes_from(model, simulated):
     assert (description['n_real_micrographs'], description['n_simulated_micrographs']) == (3, 3)
     assert (config['command'], config['crop_size'], config['dataset']) == ('train', 48, str(simulated))
     assert (model / 'calibration.json').read_bytes() == (simulated / 'calibration.json').read_bytes()
+
+
+def test_the_card_holds_data_time_device_seed_versions_and_checksums(judged, simulated):
+    card = json.loads((judged / 'card.json').read_text())
+    about = card['description']
+
+    assert about['seconds'] > 0
+    assert about['device'] in ('cpu', 'cuda', 'cuda:0')
+    assert about['seed'] == 0
+    assert about['data']['real_micrographs'] == ['mic_1.mrc', 'mic_2.mrc', 'mic_3.mrc']
+    digest = hashlib.sha256((simulated / 'manifest.json').read_bytes()).hexdigest()
+    assert about['data']['dataset_manifest_sha256'] == digest
+    assert card['weights_sha256'] == hashlib.sha256((judged / card['weights']).read_bytes()).hexdigest()
+    assert card['versions']['torch'] == torch.__version__
+    assert set(about['realism']) == {'model', 'prior'}
+    assert set(about['gates']) == {'realism', 'signal', 'hallucinations'}
 
 
 def test_the_trained_module_is_loaded_in_eval_mode_and_keeps_the_shape(model):
@@ -407,6 +427,43 @@ def test_tensorboard_that_is_not_installed_is_told_of(arguments, tmp_path, fail)
     except ImportError:
         message = fail([*arguments, '--tensorboard'])
     assert message.startswith('tensorboard cannot be True because its package is not installed; install it')
+
+
+def test_tensorboard_is_told_every_figure_of_every_step(arguments, tmp_path, monkeypatch):
+    """The package is an extra: what it is asked to write is looked at in its place."""
+    written = []
+
+    class Writer:
+        def __init__(self, folder):
+            self.folder = Path(folder).name
+
+        def add_scalar(self, name, value, step):
+            written.append((self.folder, name, value, step))
+
+        def flush(self):
+            pass
+
+    monkeypatch.setitem(sys.modules, 'torch.utils.tensorboard', types.SimpleNamespace(SummaryWriter=Writer))
+    assert main([*arguments, '--held-out', '0.5', '--tensorboard']) == 0
+
+    assert {folder for folder, *_ in written} == {'events'}
+    for row in read_steps(tmp_path / 'model'):
+        told = {name: value for _, name, value, step in written if step == int(row['step'])}
+        figures = {name: float(value) for name, value in row.items() if name != 'step' and value}
+        assert 'realism_prior' in told
+        assert told == pytest.approx(figures, rel=1e-5)
+
+
+def test_a_report_tells_gates_and_guard_of_a_model(judged):
+    about = json.loads((judged / 'card.json').read_text())['description']
+    about['bias_guard'] = {'halves': {'disagreement': 0.25}, 'particles_on_empty_crops': {
+        'prior': 0.1, 'model': 0.2, 'decoy': 0.3, 'placed_on_full_crops': 4.0}}
+    text = '. '.join(describe_card(about))
+
+    assert f'of its prior {about["gates"]["realism"]["prior"]:.3g}' in text
+    assert 'away from every particle, on its prior' in text
+    assert 'differ by 0.25 times' in text
+    assert '0.30 from a decoy that was trained without particles' in text
 
 
 @pytest.mark.slow
