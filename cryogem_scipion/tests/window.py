@@ -222,6 +222,7 @@ def execute(driver: Driver, protocol, picture: str = '') -> Generator[float, Non
     ----------
     picture : name of a picture of the form; '' for none.
     """
+    from cryogem_scipion.tests.in_process import updateFromDisk
     form = yield from openForm(driver, protocol)
     if picture:
         driver.save(form, picture)
@@ -243,6 +244,7 @@ def execute(driver: Driver, protocol, picture: str = '') -> Generator[float, Non
         return run is not None and not run.isActive()
     yield from driver.waitUntil(isOver, driver.patience)
     run = driver.project.getProtocol(protocol.getObjId())
+    updateFromDisk(driver.project, run)     # the window takes a run whose process has just ended for killed
     view = driver.window.getViewWidget()
     view.refreshRuns()
     view._selectItemProtocol(run)
