@@ -5,7 +5,8 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 
 def time_pair(reference: Callable[[], object], ours: Callable[[], object], n_pairs: int) -> tuple[float, float]:
@@ -41,15 +42,30 @@ def report_alone(run: Callable[[], object], n_runs: int) -> None:
         started = time.perf_counter()
         run()
         seconds.append(time.perf_counter() - started)
-    print(statistics.median(seconds), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2 ** 20)
+    print(statistics.median(seconds), measure_peak_memory())
 
 
-def time_alone_pairs(script: str, reference: str, ours: str, side: int, n_pairs: int) -> list[tuple[float, float]]:
-    """Return median seconds and peak memory of two kinds of a script's runs, in processes of their own and in turn."""
-    found: tuple[list[tuple[float, float]], list[tuple[float, float]]] = ([], [])
-    for _ in range(n_pairs):
-        for results, kind in zip(found, (reference, ours), strict=True):
-            results.append(time_alone(script, kind, str(side)))
+def measure_peak_memory() -> float:
+    """Return the peak memory of this process, GiB; where the kernel says it, without what the parent had before."""
+    status = Path('/proc/self/status')
+    if status.exists():
+        found = next(line for line in status.read_text(encoding='utf-8').splitlines() if line.startswith('VmHWM'))
+        return int(found.split()[1]) / 2 ** 20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2 ** 20
+
+
+def time_alone_in_turn(
+    script: str, kinds: Sequence[str], side: int, n_rounds: int, n_runs: int, n_threads: int = 1
+) -> list[tuple[float, float]]:
+    """Return median seconds and peak memory of each kind of a script's runs, in processes of their own and in turn.
+
+    A process is started as ``script --alone KIND --sides SIDE --runs N --threads M`` and ends with `report_alone`.
+    """
+    found: list[list[tuple[float, float]]] = [[] for _ in kinds]
+    for _ in range(n_rounds):
+        for results, kind in zip(found, kinds, strict=True):
+            results.append(time_alone(script, '--alone', kind, '--sides', str(side), '--runs', str(n_runs),
+                                      '--threads', str(n_threads)))
     return [(statistics.median(one[0] for one in results), max(one[1] for one in results)) for results in found]
 
 
@@ -57,3 +73,18 @@ def print_ratio(what: str, reference: float, ours: float, goal: str) -> None:
     """Print one line: milliseconds of both sides, their ratio and the goal."""
     print(f'{what:<44s} reference {reference * 1e3:10.3f} ms   ours {ours * 1e3:9.3f} ms   '
           f'ratio {reference / ours:8.1f}   goal {goal}', flush=True)
+
+
+def print_bound(seconds: float, reference: float, operations: float, known_rate: float, rate: float) -> None:
+    """Print what the CPU allows: of the machine the goals were set on, and of this one.
+
+    Parameters
+    ----------
+    seconds, reference : of ours and of the other side.
+    operations : FLOP.
+    known_rate, rate : FLOP/s of the best convolution there and here.
+    """
+    bound = operations / rate
+    print(f'  bound {operations / known_rate:.2f} s where the goal was set ({known_rate / 1e9:.0f} GFLOP/s), here '
+          f'{bound:.2f} s ({rate / 1e9:.0f} GFLOP/s): ours is {seconds / bound:.2f} bounds, at the bound the ratio '
+          f'would be {reference / bound:.1f}', flush=True)

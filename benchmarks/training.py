@@ -1,17 +1,19 @@
 """One training step of the published preset: the plain way against ours, and of the fast preset beside both.
 
-The plain step runs float32 modules over full frames, and a full forward pass for every set of features. Give the side
-of the frames (px); default 1024, a power of two. Each side runs in processes of its own, in turn.
+The plain step runs float32 modules over full frames, and a full forward pass for every set of features. Each side runs
+in processes of its own, in turn.
+
+Run: python benchmarks/training.py [--sides 1024] [--kinds bf16 fast] [--rounds 1] [--runs 1]
 """
 
-import sys
+import argparse
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import torch
-from networks import PlainDiscriminator, PlainGenerator
-from timing import print_ratio, report_alone, time_alone_pairs
+from networks import PlainDiscriminator, PlainGenerator, measure_convolution_rate
+from timing import print_bound, print_ratio, report_alone, time_alone_in_turn
 
 from cryogem.translation.hardware import has_fast_bf16, keep_freed_memory
 from cryogem.translation.learner import Learner
@@ -27,35 +29,51 @@ from cryogem.translation.settings import PAPER, TrainerSettings
 from cryogem.translation.statistics import StatisticsGoal, measure_statistics
 from cryogem.translation.textures import SCALES
 
-_GFLOP = {'plain': 4469, 'bf16': 4028, 'float32': 4028, 'crop512': 1572, 'crop256': 958}       # at 1024 x 1024
-_BOUNDS = {'bf16': 487e9, 'float32': 204e9, 'crop512': 487e9, 'crop256': 487e9}         # FLOP/s of one core
+_GFLOP = {'bf16': 4028, 'float32': 4028, 'crop512': 1572, 'crop256': 958}       # at 1024 x 1024; of the plain step 4469
+_KNOWN_RATES = {True: 487e9, False: 204e9}  # FLOP/s of one core, bf16 and not, best layer, where the goals were set
 _GOALS = {'bf16': '2.6', 'float32': '1.4', 'crop512': '5.5', 'crop256': '-', 'fast': '-'}
-_PAIRS, _RUNS = 1, 1                        # a plain step takes half a minute
 
 
 def main() -> None:
     """Time all sides and print the bound and the memory of ours."""
-    if len(sys.argv) > 2:
-        report_alone(_prepare(sys.argv[1], int(sys.argv[2])), _RUNS)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--sides', type=int, nargs='+', default=[1024], help='of the frames, px, powers of two')
+    parser.add_argument('--kinds', nargs='+', choices=list(_GOALS), default=list(_GOALS))
+    parser.add_argument('--rounds', type=int, default=1, help='processes of each kind; a plain step takes a minute')
+    parser.add_argument('--runs', type=int, default=1, help='steps in each process, after one to warm up')
+    parser.add_argument('--threads', type=int, default=1, help='of both sides')
+    parser.add_argument('--alone', help='for the benchmark itself: time this kind in this process')
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    if arguments.alone:
+        report_alone(_prepare(arguments.alone, arguments.sides[0]), arguments.runs)
         return
-    side = int(sys.argv[1]) if len(sys.argv) > 1 else 1024
-    kinds = ['float32', 'fast']
-    if has_fast_bf16('cpu'):
-        kinds = ['bf16', 'crop512', 'crop256', *kinds]
-    else:
+    kinds = [one for one in arguments.kinds if one in ('float32', 'fast') or has_fast_bf16('cpu')]
+    if len(kinds) < len(arguments.kinds):
         print('this CPU has no fast bf16: it could not be measured')
-    for kind in kinds:
-        (reference, plain_memory), (ours, memory) = time_alone_pairs(__file__, 'plain', kind, side, _PAIRS)
-        name = 'fast preset, 8 crops of 128²' if kind == 'fast' else f'published preset, {kind}'
-        print_ratio(f'training step at {side}², {name}', reference, ours, _GOALS[kind])
-        bound = _GFLOP[kind] * 1e9 * (side / 1024) ** 2 / _BOUNDS[kind] if kind in _BOUNDS else None
-        print(f'  peak memory {memory:.2f} GiB, plain {plain_memory:.2f}'
-              + (f'; bound {bound:.2f} s, distance {ours / bound:.2f}' if bound else ''), flush=True)
+    for side in arguments.sides:
+        (reference, plain_memory), *found = time_alone_in_turn(
+            __file__, ['plain', *kinds], side, arguments.rounds, arguments.runs, arguments.threads)
+        for kind, (ours, memory) in zip(kinds, found, strict=True):
+            print_figures(kind, side, (reference, plain_memory), (ours, memory), arguments.threads)
+
+
+def print_figures(
+    kind: str, side: int, plain: tuple[float, float], found: tuple[float, float], n_threads: int
+) -> None:
+    """Print seconds and memory of one kind beside those of the plain step."""
+    (reference, plain_memory), (ours, memory) = plain, found
+    name = 'fast preset, 8 crops of 128²' if kind == 'fast' else f'published preset, {kind}'
+    print_ratio(f'training step at {side}², {name}', reference, ours, _GOALS[kind])
+    print(f'  peak memory {memory:.2f} GiB, plain {plain_memory:.2f}', flush=True)
+    if kind in _GFLOP:
+        is_half = kind != 'float32'
+        print_bound(ours, reference, _GFLOP[kind] * 1e9 * (side / 1024) ** 2, _KNOWN_RATES[is_half] * n_threads,
+                    measure_convolution_rate(is_half))
 
 
 def _prepare(kind: str, side: int) -> Callable[[], object]:
     """Return what takes one training step in one of the ways."""
-    torch.set_num_threads(1)
     torch.manual_seed(0)
     if kind == 'plain':
         return PlainTraining(side).step

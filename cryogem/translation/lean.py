@@ -47,6 +47,9 @@ class LeanPaperGenerator(nn.Module):
         self._last = last.weight.detach().flatten(1).contiguous().to(self._dtype)               # (2 width, 16)
         self._last_bias = cast(Tensor, last.bias).detach()
         self.inner = cast(nn.Module, copy.deepcopy(generator.model.submodule)).to(self._dtype).eval()
+        for module in self.inner.modules():
+            if isinstance(module, nn.ReLU):
+                module.inplace = True       # of maps joined for it alone: a large frame needs less memory
         self.requires_grad_(False)
 
     def forward(self, image: Tensor) -> Tensor:
