@@ -29,7 +29,7 @@ export SCIPION_PRIORITY_PACKAGE_LIST := pwem
 export SCIPION_NOTIFY := False
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup demo test test-all evaluate lint bench system-programs
+.PHONY: help setup demo test test-all evaluate lint bench bench-judgement system-programs
 
 help:
 	@echo 'make demo      a Scipion project from import to generated micrographs, and demo/gallery.png'
@@ -37,7 +37,8 @@ help:
 	@echo 'make test-all  all tests; brings Topaz and plugins; as root on Debian it also installs Relion, Xvfb, Chromium'
 	@echo 'make evaluate  the full evaluation on the real data sets in DATA (hours); writes docs/results.md'
 	@echo 'make lint      ruff and mypy'
-	@echo 'make bench     the benchmarks'
+	@echo 'make bench     the benchmarks, but for the judge'
+	@echo 'make bench-judgement   time and memory of evaluate on 20 + 20 micrographs of 1024² (a quarter of an hour or more)'
 
 setup: $(INSTALLED) $(CONFIGURED)
 
@@ -81,7 +82,11 @@ lint: $(INSTALLED)
 	mypy cryogem cryogem_scipion setup.py $(wildcard benchmarks/*.py examples/*.py)
 
 bench: setup
-	@for script in benchmarks/[a-z]*.py; do echo "== $$script"; python "$$script"; done
+	@for script in $(filter-out benchmarks/judgement.py,$(wildcard benchmarks/[a-z]*.py)); do \
+	    echo "== $$script"; python "$$script"; done
+
+bench-judgement: setup $(TOPAZ)
+	python benchmarks/judgement.py --topaz-weights .topaz-venv
 
 # Topaz learns and picks on what we make: `.topaz-venv/bin/topaz`. An environment of its own that sees the torch, numpy,
 # scipy and pandas of .venv; its requirement torchvision, which would bring another torch, is stood in for.

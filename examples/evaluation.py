@@ -7,6 +7,7 @@ learned; the other part judges. Only the picks of the first part train the picke
 import argparse
 import json
 import shlex
+import shutil
 import subprocess
 import sys
 import time
@@ -16,7 +17,11 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 N_MICROGRAPHS = 6                           # of each generated set
 # sets that the picker is trained on: training takes most of the time
-PICKING_ARMS = ('measured', 'gaussian', 'poisson_gaussian')
+PICKING_ARMS = ('measured', 'gaussian', 'gaussian_fitted')
+# where the contrastive loss of two models looks that are trained for the similarity maps alone
+SAMPLINGS = {'mask_guided': 'guided', 'uniform': 'uniform'}
+FIGURES = ('spectra.png', 'signal.png', 'ctf.png', 'picking.png')        # those without real micrographs
+ABOVE = '<!-- `make evaluate` writes all that follows, and leaves what stands above -->\n'
 
 
 @dataclass(frozen=True)
@@ -52,9 +57,11 @@ def main() -> None:
     parser.add_argument('--work', type=Path, default=ROOT / 'build' / 'evaluation', help='folder of the runs')
     parser.add_argument('--results', type=Path, default=ROOT / 'docs' / 'results.md', help='file that is written')
     parser.add_argument('--topaz', default=str(ROOT / '.topaz-venv'), help='environment of Topaz')
-    parser.add_argument('--train-minutes', type=float, default=0.0, help='also learn a model for so long')
+    parser.add_argument('--train-minutes', type=float, default=0.0,
+                        help='also learn a model for so long, and two for half of it each, with and without mask '
+                        'guidance, for the similarity maps')
     parser.add_argument('--picking-seeds', type=int, default=5)
-    parser.add_argument('--picking-iterations', nargs='+', default=['30', '100'])
+    parser.add_argument('--picking-iterations', nargs='+', default=['100'])
     parser.add_argument('--picking', action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument('--picking-scratch', action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument('--picking-arms', nargs='+', default=PICKING_ARMS)
@@ -74,6 +81,7 @@ def main() -> None:
 def evaluate(one: DataSet, arguments: argparse.Namespace) -> None:
     """Simulate, generate, learn and evaluate one data set; steps that are finished are kept."""
     work = arguments.work / one.name
+    keep_flags(arguments, work)
     learned, judges = one.list_part(False), one.list_part(True)
     simulate = ['simulate', '--volume', one.map, '--micrographs', *learned, '--coordinates', *one.list_picks(learned),
                 '--symmetry', one.symmetry, '--n-micrographs', N_MICROGRAPHS, '--seed', 1]
@@ -81,20 +89,28 @@ def evaluate(one: DataSet, arguments: argparse.Namespace) -> None:
     run(['generate', '--dataset', work / 'simulated', '--n-micrographs', N_MICROGRAPHS, '--seed', 2],
         work / 'measured_noise', 'manifest.json')
     generated = [work / 'measured_noise']
+    encoders = []
     if arguments.train_minutes:
-        run(['train', '--dataset', work / 'simulated', '--micrographs', *learned, '--max-minutes',
-             arguments.train_minutes, '--max-steps', 100000], work / 'model', 'calibration.json')
-        run(['generate', '--model', work / 'model', '--dataset', work / 'simulated', '--n-micrographs', N_MICROGRAPHS,
-             '--seed', 2], work / 'learned', 'manifest.json')
+        learn = ['train', '--dataset', work / 'simulated', '--micrographs', *learned, '--topaz-weights',
+                 arguments.topaz, '--max-steps', 100000]
+        run([*learn, '--max-minutes', arguments.train_minutes], work / 'model', 'calibration.json')
+        # shown whether it is better than its prior or not
+        run(['generate', '--model', work / 'model', '--force', '--dataset', work / 'simulated', '--n-micrographs',
+             N_MICROGRAPHS, '--seed', 2], work / 'learned', 'manifest.json')
         generated.append(work / 'learned')
+        encoders = [work / name for name in SAMPLINGS]
+        for folder, sampling in zip(encoders, SAMPLINGS.values(), strict=True):
+            run([*learn, '--sampling', sampling, '--contrastive-weight', 1, '--learning-rate', 5e-4, '--max-minutes',
+                 arguments.train_minutes / 2], folder, 'calibration.json')
     picking = ['--picking', '--topaz', Path(arguments.topaz) / 'bin' / 'topaz', '--picking-real', *learned,
                '--picking-coordinates', *one.list_picks(learned), '--picking-seeds', arguments.picking_seeds,
                '--picking-iterations', *arguments.picking_iterations, '--picking-arms', *arguments.picking_arms,
                *(folder.name for folder in generated[1:]),
                '--picking-scratch' if arguments.picking_scratch else '--no-picking-scratch']
     run(['evaluate', '--generated', *generated, '--real', *judges, '--coordinates', *one.list_picks(judges),
-         '--topaz-weights', arguments.topaz, *(picking if arguments.picking else ()), '--poses', '--reconstruction',
-         '--symmetry', one.symmetry], work / 'report', 'report.html')
+         '--topaz-weights', arguments.topaz, *(picking if arguments.picking else ()),
+         *(('--models', *encoders) if encoders else ()), '--poses', '--reconstruction', '--symmetry', one.symmetry],
+        work / 'report', 'report.html')
 
 
 def run(command: list, output: Path, last: str) -> None:
@@ -109,28 +125,59 @@ def run(command: list, output: Path, last: str) -> None:
     (output / 'seconds.txt').write_text(f'{time.monotonic() - started:.0f}\n')
 
 
+def keep_flags(arguments: argparse.Namespace, work: Path) -> None:
+    """Write down what a data set was evaluated with, for the results: what differs from the defaults, but for paths."""
+    flags = [f'--train-minutes {arguments.train_minutes:g}'] if arguments.train_minutes else []
+    if arguments.picking:
+        flags += [f'--picking-seeds {arguments.picking_seeds}',
+                  f'--picking-iterations {" ".join(arguments.picking_iterations)}',
+                  f'--picking-arms {" ".join(arguments.picking_arms)}']
+        flags += [] if arguments.picking_scratch else ['--no-picking-scratch']
+    else:
+        flags.append('--no-picking')
+    work.mkdir(parents=True, exist_ok=True)
+    (work / 'flags.txt').write_text(' '.join(flags))
+
+
 def write_results(arguments: argparse.Namespace) -> None:
-    """Write docs/results.md from the reports that are there."""
+    """Write the results from the reports that are there, below what people wrote about them."""
+    path: Path = arguments.results
+    old = path.read_text() if path.exists() else ''
+    above = old.split(ABOVE)[0] if ABOVE in old else '# Results on real micrographs\n\n'
     parts = [
-        '# Results on real micrographs\n',
         'Written by `make evaluate` from the reports of `cryogem evaluate`. Each data set is split by micrograph: from '
         'one half everything is calibrated and learned, the other half judges. **Bold**: best of a row, *italics*: '
         'worst, real micrographs aside. (×n): n times what two halves of the real judges differ by.\n']
     for report in sorted(arguments.work.glob('*/report/report.json')):
-        numbers = json.loads(report.read_text())
-        parts.append(f'## {report.parents[1].name}\n')
-        parts += [f'{one}\n' for one in numbers['verdict']]
-        parts += [f'**Warning:** {one}\n' for one in numbers['warnings']]
-        parts += [f'**Looks wrong:** {one["name"]} ({name}): {one["text"]}\n'
-                  for name, found in numbers['suspicious'].items() for one in found]
-        parts.append((report.parent / 'table.md').read_text())
-        command = json.loads((report.parent / 'config.json').read_text())
-        parts.append(f'\nJudged by {numbers["n_real"]} micrographs that the calibration has not seen; '
-                     f'{numbers["n_generated"]} generated of each set; seeds {command["seed"]} to '
-                     f'{command["seed"] + command["n_seeds"] - 1}.\n')
-    arguments.results.parent.mkdir(parents=True, exist_ok=True)
-    arguments.results.write_text('\n'.join(parts))
-    sys.stdout.write(f'results: {arguments.results}\n')
+        parts += describe_set(report, path.parent / 'images' / 'results')
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f'{above}{ABOVE}\n' + '\n'.join(parts))
+    sys.stdout.write(f'results: {path}\n')
+
+
+def describe_set(report: Path, pictures: Path) -> list[str]:
+    """Return the lines of one data set; its figures are copied to `pictures`."""
+    name = report.parents[1].name
+    numbers = json.loads(report.read_text())
+    parts = [f'## {name}\n']
+    flags = report.parents[1] / 'flags.txt'
+    if flags.exists():
+        parts.append(f"`make evaluate EVALUATE_FLAGS='--sets {name} {flags.read_text()}'`\n")
+    parts += [f'{one}\n' for one in numbers['verdict']]
+    parts += [f'**Warning:** {one}\n' for one in numbers['warnings']]
+    parts += [f'**Looks wrong:** {one["name"]} ({arm}): {one["text"]}\n'
+              for arm, found in numbers['suspicious'].items() for one in found]
+    parts.append((report.parent / 'table.md').read_text())
+    command = json.loads((report.parent / 'config.json').read_text())
+    parts.append(f'\nJudged by {numbers["n_real"]} micrographs that the calibration has not seen; '
+                 f'{numbers["n_generated"]} generated of each set; seeds {command["seed"]} to '
+                 f'{command["seed"] + command["n_seeds"] - 1}.\n')
+    pictures.mkdir(parents=True, exist_ok=True)
+    for figure in FIGURES:
+        if (report.parent / figure).exists():
+            shutil.copy(report.parent / figure, pictures / f'{name}_{figure}')
+            parts.append(f'![{name}: {figure}](images/results/{name}_{figure})')
+    return [*parts, '']
 
 
 if __name__ == '__main__':

@@ -19,7 +19,7 @@ from cryogem.io.mrc import write_image
 logger = logging.getLogger(__name__)
 
 RADIUS_PX = 8                               # of a particle in the micrographs Topaz sees: its field of view is 71 px
-_TRAINED_RADIUS = 4                         # px around a centre that count as particle in training
+TRAINED_RADIUS = 4                          # px around a centre that count as particle in training
 _MINIBATCH, _POSITIVE_SHARE = 48, 0.25
 _SHIPPED = 'resnet8_u32'
 
@@ -110,6 +110,16 @@ def summarise(values: Sequence[float]) -> tuple[float, float, float]:
     return mean, mean - half, mean + half
 
 
+def count_labelled(centers_yx: np.ndarray, shape: tuple[int, ...]) -> int:
+    """Count the px of an (h, w) micrograph that Topaz takes for particles: those near the (n, 2) integer centres."""
+    steps = np.arange(-TRAINED_RADIUS, TRAINED_RADIUS + 1)
+    disc = np.stack(np.meshgrid(steps, steps, indexing='ij'), axis=-1).reshape(-1, 2)
+    disc = disc[(disc ** 2).sum(axis=1) <= TRAINED_RADIUS ** 2]
+    places = (np.asarray(centers_yx, dtype=int).reshape(-1, 1, 2) + disc).reshape(-1, 2)
+    is_inside = ((places >= 0) & (places < np.array(shape))).all(axis=1)
+    return len(np.unique(places[is_inside], axis=0))
+
+
 class TopazPicker:
     """Topaz as a program: it sees micrographs binned until a particle has a radius of 8 px, as its authors advise."""
 
@@ -117,6 +127,7 @@ class TopazPicker:
         self._program, self._folder = program, folder
         self._binning = max(1.0, diameter_px / 2 / RADIUS_PX)
         self._shapes: dict[str, list[tuple[tuple[int, ...], tuple[int, ...]]]] = {}
+        self._shares: dict[str, float] = {}
         make_folder(folder)
 
     def add_set(self, arm: str, frames: Sequence[Frame]) -> None:
@@ -124,6 +135,7 @@ class TopazPicker:
         folder = self._folder / arm
         make_folder(folder)
         lines, shapes = ['image_name\tx_coord\ty_coord'], []
+        n_labelled = n_px = 0
         for i, frame in enumerate(frames):
             small = resample_image(frame.contrast, 1.0, self._binning)
             shapes.append((frame.contrast.shape, small.shape))
@@ -131,15 +143,22 @@ class TopazPicker:
             centers = np.rint(resample_centers(frame.centers_yx, frame.contrast.shape, small.shape)).astype(int)
             is_inside = ((centers >= 0) & (centers < small.shape)).all(axis=1)
             lines += [f'm{i:05d}\t{x}\t{y}' for y, x in centers[is_inside]]
+            n_labelled += count_labelled(centers[is_inside], small.shape)
+            n_px += small.size
         write_text(folder / 'targets.txt', '\n'.join(lines) + '\n')
-        self._shapes[arm] = shapes
+        self._shapes[arm], self._shares[arm] = shapes, n_labelled / max(1, n_px)
 
-    def train(self, training: Training, n_particles: float) -> str:
-        """Train on a set that was added, about `n_particles` on each micrograph; return the model for `pick`.
+    def train(self, training: Training) -> str:
+        """Train on a set that was added; return the model for `pick`.
+
+        All particles of a set are labelled, so the rest counts as background (Topaz's method PN), in the share it has.
+        The share is given outright: from a number of particles, topaz-em 0.3.20 takes 2 r + 1 times the share there is
+        (`pixels_given_radius` counts a disc once for each plane of a cube), which exceeds 1 on crowded micrographs, and
+        then everything becomes a particle.
 
         Raises
         ------
-        ProgramError : Topaz fails.
+        ProgramError : Topaz fails, or its loss runs away.
         """
         if training.iterations == 0:
             return _SHIPPED
@@ -147,11 +166,12 @@ class TopazPicker:
         start = '--pretrained' if training.is_pretrained else '--no-pretrained'
         prefix = f'{start.strip("-")}_{training.iterations}_{training.seed}'
         # Topaz takes no seed, it draws another one at every start: `training.seed` only tells repetitions apart
-        run_program([self._program, 'train', '-d', '-1', '-j', '1', '-n',
-                     str(max(1, round(n_particles))), '-r', str(_TRAINED_RADIUS), '--model', 'resnet8', '--units', '32',
-                     start, '--epoch-size', str(training.iterations), '--num-epochs', '1', '--minibatch-size',
+        run_program([self._program, 'train', '-d', '-1', '-j', '1', '--method', 'PN', '--pi',
+                     f'{self._shares[training.arm]:.6f}', '-r', str(TRAINED_RADIUS), '--model', 'resnet8', '--units',
+                     '32', start, '--epoch-size', str(training.iterations), '--num-epochs', '1', '--minibatch-size',
                      str(_MINIBATCH), '--minibatch-balance', str(_POSITIVE_SHARE), '--train-images', '.',
                      '--train-targets', 'targets.txt', '--save-prefix', prefix, '-o', f'{prefix}.tsv'], folder)
+        _check_losses(folder / f'{prefix}.tsv')
         return str((folder / f'{prefix}_epoch1.sav').resolve())
 
     def pick(self, model: str, arm: str) -> list[Picks]:
@@ -172,6 +192,14 @@ class TopazPicker:
             own = own.reshape(-1, 3)
             found.append(Picks(resample_centers(own[:, :2], small, large), own[:, 2]))
         return found
+
+
+def _check_losses(path: Path) -> None:
+    """Refuse a training whose loss, a cross entropy, is not finite or falls below zero: its model is worth nothing."""
+    header, *lines = [line.split('\t') for line in path.read_text().splitlines()]
+    losses = np.array([float(line[header.index('loss')]) for line in lines])
+    if not len(losses) or not (np.isfinite(losses) & (losses >= 0)).all():
+        raise ProgramError(f"the loss of Topaz's training ran away ({path.name})")
 
 
 def prove_picking(
@@ -198,9 +226,7 @@ def prove_picking(
     picks: dict[str, tuple[float, list[Picks]]] = {}
     for training in trainings:
         try:
-            frames = sets.get(training.arm, ())
-            n_particles = sum(len(one.centers_yx) for one in frames) / max(1, len(frames))
-            found = picker.pick(picker.train(training, n_particles), 'test')
+            found = picker.pick(picker.train(training), 'test')
         except ProgramError as error:
             logger.warning('picking proof, %s: %s', training, error)
             continue

@@ -4,10 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 from cryogem.evaluation.frames import Frame
-from cryogem.imaging.spectrum import N_SHELLS, average_shells
+from cryogem.imaging.spectrum import N_SHELLS, measure_cross_spectra
 
 _JUDGED = slice(3, N_SHELLS // 2)           # shells with signal: above the ice, below where noise is all
 
@@ -29,7 +28,7 @@ class Signal:
 
 def measure_signal(frames: Sequence[Frame]) -> Signal | None:
     """Compare micrographs with their clean twins; None where there are no twins."""
-    spectra = [_measure_spectra(one.contrast * one.unit, one.clean) for one in frames if one.clean is not None]
+    spectra = [measure_cross_spectra(one.contrast * one.unit, one.clean) for one in frames if one.clean is not None]
     if not spectra:
         return None
     cross, noisy, clean = np.stack(spectra, axis=1)
@@ -43,7 +42,7 @@ def measure_signal(frames: Sequence[Frame]) -> Signal | None:
 
 def sum_spectra(pictures: np.ndarray, clean: np.ndarray) -> np.ndarray:
     """Return (3, shells): cross spectrum, power and power of the twins, summed over (n, h, w) pictures and twins."""
-    return np.sum([_measure_spectra(one, twin) for one, twin in zip(pictures, clean, strict=True)], axis=0)
+    return np.sum([measure_cross_spectra(one, twin) for one, twin in zip(pictures, clean, strict=True)], axis=0)
 
 
 def correlate_shells(spectra: np.ndarray, n_bands: int = N_SHELLS) -> np.ndarray:
@@ -57,14 +56,3 @@ def correlate_shells(spectra: np.ndarray, n_bands: int = N_SHELLS) -> np.ndarray
     bands = np.add.reduceat(spectra * np.arange(N_SHELLS), np.arange(0, N_SHELLS, N_SHELLS // n_bands), axis=1)
     cross, noisy, clean = bands
     return cross / np.sqrt(np.maximum(noisy * clean, 1e-30))
-
-
-def _measure_spectra(noisy: np.ndarray, clean: np.ndarray) -> np.ndarray:
-    """Return (3, shells): cross spectrum (its real part) and powers of two (h, w) images."""
-    h, w = clean.shape
-    hann = np.hanning(h + 2)[1:-1, None] * np.hanning(w + 2)[1:-1]
-    spectra = [torch.fft.rfft2(torch.from_numpy(((one - one.mean()) * hann).astype(np.float32)))
-               for one in (noisy, clean)]
-    products = [(a * b.conj()).real.double().numpy() for a, b in
-                ((spectra[0], spectra[1]), (spectra[0], spectra[0]), (spectra[1], spectra[1]))]
-    return average_shells(np.stack(products), (h, w))

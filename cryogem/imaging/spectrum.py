@@ -33,6 +33,26 @@ def measure_power(images: np.ndarray, weights: np.ndarray | None = None) -> np.n
     return average_shells(power / (weights.astype(np.float64) ** 2).sum(axis=(-2, -1))[..., None, None], (h, w))
 
 
+def measure_cross_spectra(pictures: np.ndarray, twins: np.ndarray) -> np.ndarray:
+    """Measure on shells what pictures and their clean twins have in common.
+
+    Parameters
+    ----------
+    pictures, twins : (..., h, w) contrast units; each is made zero-mean and weighted by a Hann window.
+
+    Returns
+    -------
+    (3, ..., N_SHELLS) float64: the real part of the cross spectrum, the power of the pictures, that of the twins; per
+    mode, all in the same arbitrary unit. Sums over pictures keep their meaning, ratios of single ones are noisier.
+    """
+    h, w = pictures.shape[-2:]
+    window = hann_window((h, w))
+    first, second = (torch.fft.rfft2(torch.from_numpy(np.ascontiguousarray(
+        (one - one.mean(axis=(-2, -1), keepdims=True)) * window, dtype=np.float32))) for one in (pictures, twins))
+    products = [(a * b.conj()).real.double().numpy() for a, b in ((first, second), (first, first), (second, second))]
+    return average_shells(np.stack(products), (h, w))
+
+
 def measure_tiles(image: np.ndarray) -> np.ndarray:
     """Return the (N_SHELLS,) median spectrum of a few tiles of an (h, w) frame: quick, and blind to dirt."""
     side = min(_TILE, *image.shape)

@@ -6,14 +6,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cryogem.evaluation.frames import Frame
 from cryogem.evaluation.pickers import Picks
 from cryogem.evaluation.picking import (
+    RADIUS_PX,
+    TRAINED_RADIUS,
+    TopazPicker,
+    Training,
     compute_average_precision,
+    count_labelled,
     find_best_threshold,
     match_picks,
+    prove_picking,
     score_picks,
     summarise,
 )
+from cryogem.evaluation.programs import ProgramError
 from tests.topaz import find_topaz
 
 
@@ -111,3 +119,77 @@ def test_the_interval_is_that_of_student():
     # mean 2, sd 1, n 3: t(0.975, 2) = 4.303, half width 4.303 / sqrt 3
     assert summarise([1.0, 2.0, 3.0]) == pytest.approx((2, 2 - 2.484, 2 + 2.484), abs=1e-3)
     assert summarise([0.7]) == (0.7, 0.7, 0.7)
+
+
+@pytest.mark.parametrize('centers', [[[10, 10]], [[10, 10], [12, 11]], [[0, 0], [39, 59]], np.empty((0, 2))])
+def test_labelled_px_are_those_within_the_radius_counted_once(centers):
+    y, x = np.mgrid[:40, :60]
+    is_labelled = np.zeros((40, 60), dtype=bool)
+    for cy, cx in centers:
+        is_labelled |= (y - cy) ** 2 + (x - cx) ** 2 <= TRAINED_RADIUS ** 2
+
+    assert count_labelled(np.array(centers), (40, 60)) == is_labelled.sum()
+
+
+def make_crowded(rng, n, side=200, spacing=20):
+    """Return micrographs of discs of radius 8 px on a disturbed grid, as crowded as real ones, under white noise."""
+    y, x = np.mgrid[:side, :side]
+    frames = []
+    for index in range(n):
+        grid = np.stack(np.meshgrid(*[np.arange(spacing, side - spacing, spacing)] * 2), axis=-1).reshape(-1, 2)
+        centers = grid[rng.random(len(grid)) < 0.6] + rng.integers(-3, 4, (1, 2))
+        image = rng.normal(0, 1.6, (side, side))
+        for cy, cx in centers:
+            image -= np.hypot(y - cy, x - cx) < RADIUS_PX
+        frames.append(Frame(f'm{index}', ((image - image.mean()) / image.std()).astype(np.float32),
+                            centers.astype(float)))
+    return frames
+
+
+def write_topaz(path, losses):
+    """Write a stand-in for the program that keeps what it was told and writes these losses."""
+    lines = '\\n'.join(['epoch\\titer\\tsplit\\tloss', *(f'1\\t{i}\\ttrain\\t{one}' for i, one in enumerate(losses))])
+    path.write_text('#!/bin/sh\nprintf "%s\\n" "$@" > words.txt\nfor last; do :; done\n'
+                    f'printf "{lines}\\n" > "$last"\n')
+    path.chmod(0o755)
+    return str(path)
+
+
+def test_topaz_is_told_the_share_of_px_that_is_labelled(rng, tmp_path):
+    frames = make_crowded(rng, 2)
+    picker = TopazPicker(write_topaz(tmp_path / 'topaz', [0.5, 0.3]), tmp_path / 'work', 2 * RADIUS_PX)
+    picker.add_set('arm', frames)
+    picker.train(Training('arm', True, 10, 0))
+    words = (tmp_path / 'work' / 'arm' / 'words.txt').read_text().splitlines()
+    share = sum(count_labelled(one.centers_yx, one.contrast.shape) for one in frames) / (2 * 200 ** 2)
+
+    assert 0.05 < share < 0.2
+    assert float(words[words.index('--pi') + 1]) == pytest.approx(share, abs=1e-6)
+    assert words[words.index('--method') + 1] == 'PN'
+    assert '--num-particles' not in words
+    assert '-n' not in words
+
+
+@pytest.mark.parametrize('losses', [[0.6, -3.0], [0.6, float('nan')], []])
+def test_a_training_that_ran_away_is_an_error_and_gives_no_figure(losses, rng, tmp_path):
+    frames = make_crowded(rng, 1)
+    picker = TopazPicker(write_topaz(tmp_path / 'topaz', losses), tmp_path / 'work', 2 * RADIUS_PX)
+    picker.add_set('arm', frames)
+
+    with pytest.raises(ProgramError, match='ran away'):
+        picker.train(Training('arm', True, 10, 0))
+    assert prove_picking(picker, [Training('arm', True, 10, 0)], {'arm': frames}, frames, RADIUS_PX) == ([], {})
+
+
+@pytest.mark.slow
+def test_a_trained_topaz_picks_crowded_micrographs_better_than_the_shipped_one(rng, tmp_path):
+    program = str(Path(find_topaz()) / 'bin' / 'topaz')
+    train, test = make_crowded(rng, 3), make_crowded(rng, 2)
+    picker = TopazPicker(program, tmp_path / 'work', 2 * RADIUS_PX)
+    trainings = [Training('shipped', True, 0, 0), Training('arm', True, 40, 0)]
+    results, picks = prove_picking(picker, trainings, {'arm': train}, test, RADIUS_PX)
+    shipped, trained = (one.average_precision for one in results)
+
+    assert trained > 0.8
+    assert trained > shipped + 0.1
+    assert set(picks) == {'shipped', 'arm'}

@@ -7,6 +7,7 @@ from cryogem.imaging.noise import draw_field
 from cryogem.imaging.spectrum import (
     N_SHELLS,
     average_shells,
+    measure_cross_spectra,
     measure_power,
     shell_indices,
     shell_positions,
@@ -110,3 +111,24 @@ def test_values_of_shells_are_spread_linearly_and_go_on_beyond_the_last_one(shap
 
     expected = np.interp(shell_positions(shape), np.arange(N_SHELLS), values)
     np.testing.assert_allclose(spread_shells(values, shape), expected, atol=1e-5)
+
+
+def test_cross_spectra_hold_gain_and_power_of_what_two_pictures_share():
+    rng = np.random.default_rng(4)
+    twins = rng.normal(5, 1, (60, 64, 80))
+    pictures = 3 + 0.7 * twins + rng.normal(0, 0.5, twins.shape)
+
+    cross, own, twin = measure_cross_spectra(pictures, twins).mean(axis=1)[:, 8:]
+
+    assert cross.mean() / twin.mean() == pytest.approx(0.7, rel=0.02)
+    assert own.mean() / twin.mean() == pytest.approx(0.7 ** 2 + 0.5 ** 2, rel=0.02)
+    np.testing.assert_allclose(measure_cross_spectra(twins, twins)[0], measure_cross_spectra(twins, twins)[1])
+
+
+def test_cross_spectra_of_a_stack_are_those_of_each_picture_and_vanish_for_independent_noise():
+    rng = np.random.default_rng(5)
+    pictures, twins = rng.normal(size=(2, 40, 64, 64))
+    cross, own, twin = measure_cross_spectra(pictures, twins)
+
+    np.testing.assert_allclose(measure_cross_spectra(pictures[3], twins[3]), np.stack([cross, own, twin])[:, 3])
+    assert abs(cross.mean()) < 0.02 * np.sqrt(own.mean() * twin.mean())
