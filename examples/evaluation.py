@@ -60,6 +60,7 @@ def main() -> None:
     parser.add_argument('--train-minutes', type=float, default=0.0,
                         help='also learn a model for so long, and two for half of it each, with and without mask '
                         'guidance, for the similarity maps')
+    parser.add_argument('--train-steps', type=int, default=100000, help='most steps of a training')
     parser.add_argument('--picking-seeds', type=int, default=5)
     parser.add_argument('--picking-iterations', nargs='+', default=['100'])
     parser.add_argument('--picking', action=argparse.BooleanOptionalAction, default=True)
@@ -92,7 +93,7 @@ def evaluate(one: DataSet, arguments: argparse.Namespace) -> None:
     encoders = []
     if arguments.train_minutes:
         learn = ['train', '--dataset', work / 'simulated', '--micrographs', *learned, '--topaz-weights',
-                 arguments.topaz, '--max-steps', 100000]
+                 arguments.topaz, '--max-steps', arguments.train_steps]
         run([*learn, '--max-minutes', arguments.train_minutes], work / 'model', 'calibration.json')
         # shown whether it is better than its prior or not
         run(['generate', '--model', work / 'model', '--force', '--dataset', work / 'simulated', '--n-micrographs',
@@ -127,7 +128,8 @@ def run(command: list, output: Path, last: str) -> None:
 
 def keep_flags(arguments: argparse.Namespace, work: Path) -> None:
     """Write down what a data set was evaluated with, for the results: what differs from the defaults, but for paths."""
-    flags = [f'--train-minutes {arguments.train_minutes:g}'] if arguments.train_minutes else []
+    flags = [f'--train-minutes {arguments.train_minutes:g} --train-steps {arguments.train_steps}'] * bool(
+        arguments.train_minutes)
     if arguments.picking:
         flags += [f'--picking-seeds {arguments.picking_seeds}',
                   f'--picking-iterations {" ".join(arguments.picking_iterations)}',
