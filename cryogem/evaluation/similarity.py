@@ -13,6 +13,8 @@ from cryogem.evaluation.frames import Frame
 from cryogem.imaging.measurement import find_background
 
 _TOPAZ_BORDER = 35                         # px that the detector takes off each side of a frame
+_TOPAZ_STRIP = 128                         # rows at once: a whole frame of 1024² would take 3 GB
+_TOPAZ_CELL = 4                            # px, side of the cells its features are averaged over; divides the strip
 Encoder = Callable[[Tensor], Tensor]        # (1, 1, h, w) image -> (1, c, h', w') features
 
 
@@ -52,7 +54,7 @@ def draw_maps(name: str, encoder: Encoder, frame: Frame, diameter_px: float, que
     features = _encode(encoder, frame.contrast)
     maps = []
     for query, place in queries.items():
-        similarity = _compare(features, place, radius)
+        similarity = _compare(features, place, radius, frame.contrast.shape)
         score = similarity if query == 'particle' else -similarity
         maps.append(SimilarityMap(name, query, place, similarity, compute_auc(score, is_particle)))
     return maps
@@ -89,23 +91,34 @@ def compute_auc(score: np.ndarray, is_positive: np.ndarray) -> float | None:
 
 @torch.inference_mode()
 def _encode(encoder: Encoder, contrast: np.ndarray) -> Tensor:
-    """Return the (c, h, w) features at the size of the micrograph, about their mean."""
+    """Return the (c, h', w') features of the (h, w) micrograph, about their mean."""
     image = torch.from_numpy(np.ascontiguousarray(contrast, dtype=np.float32))[None, None]
     features = encoder(image)
-    features = features - features.mean(dim=(2, 3), keepdim=True)       # what all places share says nothing
-    return functional.interpolate(features, size=contrast.shape, mode='bilinear', align_corners=False)[0]
+    return (features - features.mean(dim=(2, 3), keepdim=True))[0]      # what all places share says nothing
 
 
-def _compare(features: Tensor, place_yx: tuple[float, float], radius: float) -> np.ndarray:
-    y, x = torch.meshgrid(*(torch.arange(n) for n in features.shape[1:]), indexing='ij')
-    is_near = torch.hypot(y - place_yx[0], x - place_yx[1]) <= max(radius, 1.0)
+def _compare(features: Tensor, place_yx: tuple[float, float], radius: float, shape: tuple[int, ...]) -> np.ndarray:
+    """Return the (h, w) similarity of all places to the mean feature near a place; cells between are interpolated."""
+    pitch = [length / n for length, n in zip(shape, features.shape[1:], strict=True)]           # px of a cell
+    y, x = torch.meshgrid(*((torch.arange(n) + 0.5) * step - 0.5 for n, step in
+                            zip(features.shape[1:], pitch, strict=True)), indexing='ij')
+    is_near = torch.hypot(y - place_yx[0], x - place_yx[1]) <= max(radius, *pitch)
     query = features[:, is_near].mean(dim=1)
-    return functional.cosine_similarity(features, query[:, None, None], dim=0).numpy()
+    similarity = functional.cosine_similarity(features, query[:, None, None], dim=0)
+    return functional.interpolate(similarity[None, None], size=tuple(shape), mode='bilinear',
+                                  align_corners=False)[0, 0].numpy()
 
 
 def make_topaz_encoder(network: nn.Module) -> Encoder:
-    """Return the features of Topaz's detector, over a frame mirrored at its edges so that its places keep theirs."""
+    """Return the features of Topaz's detector, over a frame mirrored at its edges so that its places keep theirs.
+
+    Strip by strip, averaged over cells of a few px, much less than a particle: the same features in bounded memory.
+    """
     def encode(image: Tensor) -> Tensor:
-        return network(functional.pad(image, (_TOPAZ_BORDER,) * 4, mode='reflect'))
+        padded = functional.pad(image, (_TOPAZ_BORDER,) * 4, mode='reflect')
+        height = image.shape[2]
+        return torch.cat([functional.avg_pool2d(
+            network(padded[:, :, top:min(top + _TOPAZ_STRIP, height) + 2 * _TOPAZ_BORDER]), _TOPAZ_CELL,
+            ceil_mode=True) for top in range(0, height, _TOPAZ_STRIP)], dim=2)
 
     return encode

@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 import torch
+from torch import nn
+from torch.nn import functional
 
 from cryogem.evaluation.features import TopazNetwork
 from cryogem.evaluation.frames import Frame
@@ -79,3 +81,25 @@ def test_maps_of_networks_lie_over_their_micrograph(encoder, frame, tmp_path):
     assert maps[0].similarity[40, 40] > 0.8 * maps[0].similarity.max()
     draw_similarity(tmp_path / 'similarity.png', frame, maps)
     assert (tmp_path / 'similarity.png').stat().st_size > 1000
+
+
+def test_strips_of_a_frame_give_the_features_of_the_whole(frame):
+    network = nn.Conv2d(1, 3, 71)                               # takes off 35 px on each side, as the detector does
+    image = torch.from_numpy(np.tile(frame.contrast, (2, 1)))[None, None]
+    whole = functional.avg_pool2d(network(functional.pad(image, (35,) * 4, mode='reflect')), 4, ceil_mode=True)
+    found = make_topaz_encoder(network)(image)
+
+    assert found.shape == (1, 3, 75, 40)
+    torch.testing.assert_close(found, whole, rtol=1e-4, atol=1e-5)
+
+
+def test_a_map_of_coarse_features_lies_where_those_of_fine_ones_lie(frame):
+    def coarse_encoder(image):
+        return functional.avg_pool2d(grey_encoder(image), 4, ceil_mode=True)
+
+    fine, coarse = (draw_maps('grey', encoder, frame, 20.0, {'particle': (40.0, 40.0)}, 2.0)[0]
+                    for encoder in (grey_encoder, coarse_encoder))
+
+    assert coarse.similarity.shape == frame.contrast.shape
+    assert np.mean((coarse.similarity > 0) == (fine.similarity > 0)) > 0.98
+    assert coarse.auc > 0.97
