@@ -90,7 +90,7 @@ def evaluate(one: DataSet, arguments: argparse.Namespace) -> None:
     run(['generate', '--dataset', work / 'simulated', '--n-micrographs', N_MICROGRAPHS, '--seed', 2],
         work / 'measured_noise', 'manifest.json')
     generated = [work / 'measured_noise']
-    encoders = []
+    encoders: list[Path] = []
     if arguments.train_minutes:
         learn = ['train', '--dataset', work / 'simulated', '--micrographs', *learned, '--topaz-weights',
                  arguments.topaz, '--max-steps', arguments.train_steps]
