@@ -94,8 +94,9 @@ def estimate_ctfs(
     progress = Progress('CTF estimation', len(micrographs))
     fitted = []
     for n_done, one in enumerate(micrographs, 1):
-        contrast = measure_grey_scale(one.image).normalise(one.image)
-        fit = fit_ctf(contrast[find_good_region(contrast)], pixel_size, optics)
+        region = find_good_region(one.image)
+        contrast = measure_grey_scale(one.image, region).normalise(one.image[region])
+        fit = fit_ctf(contrast, pixel_size, optics)
         logger.info('%s: defocus %.0f, %.0f Å, score %.2f%s', one.name, fit.ctf.defocus_u, fit.ctf.defocus_v,
                     fit.score, '' if fit.is_trusted else ' (too low to be used)')
         fitted.append(dataclasses.replace(one, ctf=fit.ctf if fit.is_trusted else None))

@@ -13,20 +13,34 @@ from cryogem.specimen.micrograph import Painting
 def evaluate_ctf(
     ctf: Ctf, shape: tuple[int, ...], pixel_size: float, device: str | torch.device = 'cpu'
 ) -> torch.Tensor:
-    """Evaluate a CTF on the half plane of a real transform.
-
-    ``sin(pi λ Δf k² - pi/2 Cs λ³ k⁴ + asin(Q0) + phase) · exp(-B k²/4)``, positive at zero frequency: protein that is
-    bright in the density stays bright (RELION's sign; Rohou and Grigorieff 2015, J. Struct. Biol. 192:216).
+    """Evaluate a CTF on the half plane of a real transform, as `evaluate_ctf_at` does.
 
     Returns
     -------
     (h, w // 2 + 1) float32, zero frequency at index 0, 0.
     """
     h, w = shape
-    # in units in which the phase is a polynomial of the frequencies: one pass per term, and float32 is exact enough
-    wavelength, angle = compute_wavelength(ctf.voltage), 2 * math.radians(ctf.defocus_angle)
     ky = torch.fft.fftfreq(h, pixel_size, dtype=torch.float64, device=device)[:, None]
     kx = torch.fft.rfftfreq(w, pixel_size, dtype=torch.float64, device=device)[None]
+    return evaluate_ctf_at(ctf, ky, kx)
+
+
+def evaluate_ctf_at(ctf: Ctf, ky: torch.Tensor, kx: torch.Tensor) -> torch.Tensor:
+    """Evaluate a CTF at frequencies.
+
+    ``sin(pi λ Δf k² - pi/2 Cs λ³ k⁴ + asin(Q0) + phase) · exp(-B k²/4)``, positive at zero frequency: protein that is
+    bright in the density stays bright (RELION's sign; Rohou and Grigorieff 2015, J. Struct. Biol. 192:216).
+
+    Parameters
+    ----------
+    ky, kx : float64, 1/Å, of shapes that go together.
+
+    Returns
+    -------
+    float32 of the shape both have together.
+    """
+    # in units in which the phase is a polynomial of the frequencies: one pass per term, and float32 is exact enough
+    wavelength, angle = compute_wavelength(ctf.voltage), 2 * math.radians(ctf.defocus_angle)
     mean, half_difference = (ctf.defocus_u + ctf.defocus_v) / 2, (ctf.defocus_u - ctf.defocus_v) / 2
     # cos 2(θ - angle) from cos 2θ = (kx² - ky²) / k² and sin 2θ = 2 kx ky / k²: Δf k² needs no division, no arctan
     x_defocus, y_defocus = (mean + sign * half_difference * math.cos(angle) for sign in (1, -1))

@@ -9,10 +9,10 @@ import torch
 from scipy.ndimage import gaussian_filter
 from scipy.optimize import minimize
 
-from cryogem.imaging.ctf import evaluate_ctf
+from cryogem.imaging.ctf import evaluate_ctf_at
 from cryogem.records import Ctf
 
-_WINDOW = 256                               # px of the periodogram
+_WINDOW, _MOST_WINDOWS = 256, 12            # px of the periodogram, and over how many it is taken on each axis
 _SMOOTHING = 12.0                           # px of the periodogram over which its background is averaged
 _LOW_RESOLUTION = 35.0                      # Å: coarser than this ice and particles outweigh the rings
 _NYQUIST_SHARE = 0.85                       # of the Nyquist frequency up to which rings are looked for
@@ -44,37 +44,65 @@ def fit_ctf(image: np.ndarray, pixel_size: float, optics: Ctf) -> CtfFit:
     pixel_size : Å/px.
     optics : gives voltage, Cs, amplitude contrast and phase shift; its defocus is not used.
     """
-    rings, is_used = _measure_rings(image, pixel_size)
-    data = rings[is_used] - rings[is_used].mean()
+    values, ky, kx = _measure_rings(image, pixel_size)
+    data = values - values.mean()
     data /= np.linalg.norm(data)
+    frequencies = torch.from_numpy(ky), torch.from_numpy(kx)
 
     def score(mean: float, half_difference: float, angle: float) -> float:
-        ctf = _with_defocus(optics, mean, half_difference, angle)
-        model = evaluate_ctf(ctf, (_WINDOW, _WINDOW), pixel_size).numpy()[is_used] ** 2
-        model = model - model.mean()
+        model = evaluate_ctf_at(_with_defocus(optics, mean, half_difference, angle), *frequencies).numpy() ** 2
+        model -= model.mean()
         return float(data @ model / np.linalg.norm(model))
 
-    coarse = float(_SEARCH[np.argmax([score(defocus, 0, 0) for defocus in _SEARCH])])
+    coarse = _search(data, ky, kx, optics)
     best, value = max((_refine(score, coarse, angle) for angle in (0.0, 60.0, 120.0)), key=lambda one: one[1])
     return CtfFit(_with_defocus(optics, *best), value)
 
 
-def _measure_rings(image: np.ndarray, pixel_size: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return the (n, n // 2 + 1) log periodogram without its background, and where rings are looked for."""
+def _measure_rings(image: np.ndarray, pixel_size: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return (n,) values of the log periodogram without its background, and the y and x of their frequencies, 1/Å.
+
+    Of the half plane, where rings are looked for.
+    """
     frame = np.pad(image, [(0, max(0, _WINDOW - length)) for length in image.shape], mode='reflect')
     hann = np.hanning(_WINDOW + 2)[1:-1]
     window = (hann[:, None] * hann).astype(np.float32)
-    corners = [range(0, length - _WINDOW + 1, _WINDOW // 2) for length in frame.shape]
+    corners = [np.linspace(0, length - _WINDOW, min(_MOST_WINDOWS, 2 * (length // _WINDOW) - 1)).astype(int)
+               for length in frame.shape]
     tiles = np.stack([frame[y:y + _WINDOW, x:x + _WINDOW] for y in corners[0] for x in corners[1]])
     tiles = (tiles - tiles.mean(axis=(1, 2), keepdims=True)) * window
-    spectrum = torch.fft.fft2(torch.from_numpy(tiles.astype(np.float32)))
+    spectrum = torch.fft.rfft2(torch.from_numpy(tiles.astype(np.float32)))
     # the median over tiles is blind to dirt and carbon in a few of them
-    power = np.log(np.median((spectrum.real ** 2 + spectrum.imag ** 2).numpy(), axis=0) + 1e-12)
-    background = gaussian_filter(np.fft.fftshift(power), _SMOOTHING)
-    rings = np.fft.ifftshift(np.fft.fftshift(power) - background)[:, :_WINDOW // 2 + 1]
-    frequency = np.hypot(np.fft.fftfreq(_WINDOW, pixel_size)[:, None], np.fft.rfftfreq(_WINDOW, pixel_size))
+    half = np.log(np.median((spectrum.real ** 2 + spectrum.imag ** 2).numpy(), axis=0) + 1e-12)
+    power = _complete(half)
+    rings = np.fft.ifftshift(power - gaussian_filter(power, _SMOOTHING))[:, :_WINDOW // 2 + 1]
+    ky, kx = np.broadcast_arrays(np.fft.fftfreq(_WINDOW, pixel_size)[:, None], np.fft.rfftfreq(_WINDOW, pixel_size))
+    frequency = np.hypot(ky, kx)
     is_used = (frequency > 1 / _LOW_RESOLUTION) & (frequency < _NYQUIST_SHARE / (2 * pixel_size))
-    return rings, is_used
+    return rings[is_used], ky[is_used], kx[is_used]
+
+
+def _complete(half: np.ndarray) -> np.ndarray:
+    """Return the (n, n) plane of an (n, n // 2 + 1) half plane of values that are even; zero frequency in the middle."""
+    twins = half[-np.arange(len(half)), 1:-1][:, ::-1]
+    return np.fft.fftshift(np.concatenate([half, twins], axis=1))
+
+
+def _search(data: np.ndarray, ky: np.ndarray, kx: np.ndarray, optics: Ctf) -> float:
+    """Return the defocus (Å) without astigmatism whose rings are most like (n,) data of zero mean.
+
+    Frequencies that are equally far from zero are taken together, for their CTF is one.
+    """
+    k2, group, counts = np.unique(np.round((ky ** 2 + kx ** 2) / kx.max() ** 2, 9), return_inverse=True,
+                                  return_counts=True)
+    sums = np.bincount(group, data)
+    radii = torch.from_numpy(np.sqrt(k2) * kx.max())
+    zeros, scores = torch.zeros_like(radii), []
+    for defocus in _SEARCH:
+        model = evaluate_ctf_at(_with_defocus(optics, defocus, 0, 0), zeros, radii).numpy() ** 2
+        model -= np.average(model, weights=counts)
+        scores.append(sums @ model / np.sqrt(counts @ model ** 2))
+    return float(_SEARCH[np.argmax(scores)])
 
 
 def _refine(score: Callable[[float, float, float], float], defocus: float, angle: float) -> tuple[np.ndarray, float]:

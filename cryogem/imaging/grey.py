@@ -6,8 +6,8 @@ import numpy as np
 
 _OUTLIER = 6.0                              # robust sd beyond which a pixel or an edge row is no image
 _MAD_TO_SD = 1.4826
-_ROW_SAMPLE = 512                           # pixels of a row that are looked at, at least
-_SAMPLE = 2 ** 16                           # pixels whose grey values are counted
+_ROW_SAMPLE, _ROWS = 512, 128               # pixels of a row that are looked at, and rows that tell the usual, at least
+_SAMPLE = 2 ** 16                           # pixels whose grey values are counted, and whose median is taken
 
 
 @dataclass(frozen=True)
@@ -42,12 +42,12 @@ def measure_defects(image: np.ndarray, region: tuple[slice, slice]) -> GreyDefec
     center, spread = _measure_median(sample)
     return GreyDefects(float((np.abs(sample - center) > _OUTLIER * spread).mean()),
                        image.shape[0] - sample.shape[0], image.shape[1] - sample.shape[1],
-                       len(np.unique(sample.ravel()[::max(1, sample.size // _SAMPLE)])))
+                       len(np.unique(_thin_out(sample))))
 
 
-def measure_grey_scale(image: np.ndarray) -> GreyScale:
-    """Measure mean and sd of an (h, w) image without its outlying pixels."""
-    sample = image[find_good_region(image)]
+def measure_grey_scale(image: np.ndarray, region: tuple[slice, slice] | None = None) -> GreyScale:
+    """Measure mean and sd of an (h, w) image without its outlying pixels; `region` is the good one, where known."""
+    sample = image[find_good_region(image) if region is None else region]
     center, spread = _measure_median(sample)
     kept = sample[np.abs(sample - center) <= _OUTLIER * spread]
     return GreyScale(float(kept.mean(dtype=np.float64)), max(float(kept.std(dtype=np.float64)), 1e-12))
@@ -64,19 +64,36 @@ def find_good_region(image: np.ndarray) -> tuple[slice, slice]:
 def _trim(image: np.ndarray) -> slice:
     """Return the rows left when outlying ones are taken off both ends: by mean, or by their sd."""
     limit = max(1, len(image) // 10)
-    is_bad = np.zeros(len(image), dtype=bool)
-    for values in (np.median(image, axis=1), np.log(image.std(axis=1) + 1e-12)):
-        center, spread = _measure_median(values)
+    edges = np.r_[:limit, len(image) - limit:len(image)]
+    usual = image[::max(1, len(image) // _ROWS)]
+    is_bad = np.zeros(len(edges), dtype=bool)
+    for measure in (_measure_medians, _measure_spreads):
+        center, spread = _measure_median(measure(usual))
         # neighbouring rows differ little, so the spread of the whole frame's rows is a mild yardstick
-        is_bad |= np.abs(values - center) > _OUTLIER * spread + 1e-3 * abs(center)
-    bad = np.flatnonzero(is_bad)
+        is_bad |= np.abs(measure(image[edges]) - center) > _OUTLIER * spread + 1e-3 * abs(center)
+    bad = edges[is_bad]
     first = max((i + 1 for i in bad if i < limit), default=0)
     last = min((i for i in bad if i >= len(image) - limit), default=len(image))
     return slice(int(first), int(last))
 
 
+def _measure_medians(rows: np.ndarray) -> np.ndarray:
+    return np.median(rows, axis=1)
+
+
+def _measure_spreads(rows: np.ndarray) -> np.ndarray:
+    return np.log(rows.std(axis=1) + 1e-12)
+
+
 def _measure_median(values: np.ndarray) -> tuple[float, float]:
     """Return the median and the robust sd (from the median deviation; the plain sd where half the values are equal)."""
+    # enough to say what an outlier is: that takes no more digits
+    values = _thin_out(values)
     center = float(np.median(values))
     spread = _MAD_TO_SD * float(np.median(np.abs(values - center)))
     return center, spread if spread > 0 else float(values.std())
+
+
+def _thin_out(values: np.ndarray) -> np.ndarray:
+    """Return (n,) evenly spread values of an array, about as many as are worth to be looked at."""
+    return values.ravel()[::max(1, values.size // _SAMPLE)]

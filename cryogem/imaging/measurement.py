@@ -77,7 +77,8 @@ def inspect(
     ----------
     ice_model : smooth, added; or paper, the published one, by which the particles are multiplied before the CTF.
     """
-    scales = [measure_grey_scale(one.image) for one in micrographs]
+    regions = [find_good_region(one.image) for one in micrographs]
+    scales = [measure_grey_scale(one.image, region) for one, region in zip(micrographs, regions, strict=True)]
     contrasts = [scale.normalise(one.image) for scale, one in zip(scales, micrographs, strict=True)]
     picks = [_keep_inside(one.centers_yx, one.image.shape) for one in micrographs]
     if particle_diameter is None:
@@ -90,8 +91,8 @@ def inspect(
         scales = [GreyScale(scale.mean, -scale.sd) for scale in scales]
         contrasts = [-contrast for contrast in contrasts]
     measured, seen = [], []
-    for one, scale, contrast, centers in zip(micrographs, scales, contrasts, picks, strict=True):
-        found, inspection = _measure_micrograph(one, scale, contrast, centers, diameter_px)
+    for one, region, scale, contrast, centers in zip(micrographs, regions, scales, contrasts, picks, strict=True):
+        found, inspection = _measure_micrograph(one, region, scale, contrast, centers, diameter_px)
         measured.append(found)
         seen.append(inspection)
     shapes = [(contrast.shape[0], contrast.shape[1]) for contrast in contrasts]
@@ -132,10 +133,10 @@ def find_background(shape: tuple[int, ...], centers_yx: np.ndarray, diameter_px:
 
 
 def _measure_micrograph(
-    real: RealMicrograph, scale: GreyScale, contrast: np.ndarray, centers_yx: np.ndarray, diameter_px: float
+    real: RealMicrograph, region: tuple[slice, slice], scale: GreyScale, contrast: np.ndarray, centers_yx: np.ndarray,
+    diameter_px: float,
 ) -> tuple[MicrographCalibration, Inspection]:
     """Measure all that one micrograph says by itself."""
-    region = find_good_region(real.image)
     is_image = np.zeros(contrast.shape, dtype=bool)
     is_image[region] = True
     is_free = find_background(contrast.shape, centers_yx, diameter_px) & is_image
@@ -145,6 +146,8 @@ def _measure_micrograph(
         ice = fit_ice(contrast, _or_else(is_free & ~is_outlier, is_image))
         flat = contrast - render_ice(ice, contrast.shape)
         is_outlier = find_outliers(flat, centers_yx, diameter_px, region)
+        if not is_outlier.any():
+            break                           # another round would find the same
     is_good = is_image & ~is_outlier
     total = measure_frame_power(flat, is_good)
     signal = measure_signal(flat, centers_yx, diameter_px, is_good) if len(centers_yx) else None

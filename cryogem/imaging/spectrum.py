@@ -29,8 +29,8 @@ def measure_power(images: np.ndarray, weights: np.ndarray | None = None) -> np.n
     totals = weights.sum(axis=(-2, -1), keepdims=True)
     centered = (images - (images * weights).sum(axis=(-2, -1), keepdims=True) / totals) * weights
     spectrum = torch.fft.rfft2(torch.from_numpy(np.ascontiguousarray(centered, dtype=np.float32)))
-    power = (spectrum.real ** 2 + spectrum.imag ** 2).numpy().astype(np.float64)
-    return average_shells(power / (weights.astype(np.float64) ** 2).sum(axis=(-2, -1))[..., None, None], (h, w))
+    energy = np.asarray((weights.astype(np.float64) ** 2).sum(axis=(-2, -1)))
+    return average_shells((spectrum.real ** 2 + spectrum.imag ** 2).numpy(), (h, w)) / energy[..., None]
 
 
 def measure_cross_spectra(pictures: np.ndarray, twins: np.ndarray) -> np.ndarray:
@@ -68,11 +68,9 @@ def hann_window(shape: tuple[int, ...]) -> np.ndarray:
 
 def average_shells(half_plane: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """Average (..., h, w // 2 + 1) values over shells; (..., N_SHELLS). Empty shells are interpolated."""
-    shells = shell_indices(shape)
-    is_inside = shells < N_SHELLS
-    index, weight = shells[is_inside], _count_twins(shape)[is_inside]
+    is_inside, index, weight = _list_modes(shape[0], shape[1])
     counts = np.bincount(index, weight, N_SHELLS)
-    flat = half_plane[..., is_inside].reshape(-1, len(index))
+    flat = half_plane.reshape(-1, half_plane.shape[-2] * half_plane.shape[-1])[:, is_inside]
     sums = np.stack([np.bincount(index, weight * row, N_SHELLS) for row in flat])
     has_values = np.flatnonzero(counts)
     averages = sums[:, has_values] / counts[has_values]
@@ -85,6 +83,17 @@ def count_modes(shape: tuple[int, int]) -> np.ndarray:
     positions = np.arange(N_SHELLS)
     area = np.pi * shape[0] * shape[1] / (2 * N_SHELLS) ** 2 * positions
     return np.maximum(area, 0.5)
+
+
+@lru_cache(4)
+def _list_modes(h: int, w: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return where a half plane lies inside the Nyquist circle (flat indices), and the shell and weight of each mode.
+
+    Kept for the next: in a set all frames and all windows are alike.
+    """
+    shells = shell_indices((h, w)).ravel()
+    is_inside = np.flatnonzero(shells < N_SHELLS)
+    return is_inside, shells[is_inside], _count_twins((h, w)).ravel()[is_inside]
 
 
 def _count_twins(shape: tuple[int, ...]) -> np.ndarray:
