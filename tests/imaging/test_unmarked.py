@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from scipy.ndimage import gaussian_filter
 
 from cryogem.imaging.measurement import calibrate
 from cryogem.imaging.unmarked import count_unmarked
@@ -35,12 +36,32 @@ def test_unmarked_particles_are_counted(kept):
     assert sum(count(frames, picks)) == pytest.approx(missing, rel=0.25)
 
 
-def test_noise_holds_no_unmarked_particles():
-    rng = np.random.default_rng(0)
-    frames, centers = make_discs()
-    frames = [rng.normal(0, 1, one.shape).astype(np.float32) for one in frames]
+@pytest.mark.parametrize('blur', [0.0, 4.0])
+@pytest.mark.parametrize('seed', range(8))
+def test_noise_holds_no_unmarked_particles(seed, blur):
+    rng = np.random.default_rng(seed)
+    frames, centers = make_discs(2, seed)
+    frames = [gaussian_filter(rng.normal(0, 1, one.shape), blur).astype(np.float32) for one in frames]
 
-    assert np.mean(count(frames, centers)) < 8
+    assert count(frames, centers) == [0, 0]
+
+
+@pytest.mark.parametrize('seed', range(4))
+def test_picks_beside_the_particles_find_none(seed):
+    frames, centers = make_discs(2, seed)
+    rng = np.random.default_rng(seed)
+
+    assert sum(count(frames, [rng.uniform(20, 280, one.shape) for one in centers])) <= 8        # of 80
+
+
+def test_frames_of_large_particles_are_counted_after_binning():
+    frames, centers = make_discs(8)
+    large = [np.kron(one, np.ones((3, 3), np.float32)) for one in frames]
+    picks = [3 * one[::2] + 1 for one in centers]
+
+    found = count_unmarked(large, picks, 3 * DIAMETER_PX, [np.zeros(one.shape, dtype=bool) for one in large])
+    missing = sum(int(is_inner(one[1::2]).sum()) for one in centers)
+    assert sum(found) == pytest.approx(missing, rel=0.25)
 
 
 def test_a_few_picks_are_no_template():
