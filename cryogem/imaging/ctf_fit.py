@@ -109,7 +109,7 @@ def _refine(score: Callable[[float, float, float], float], defocus: float, angle
     """Maximise the score from a start; return mean defocus, half the astigmatism, its angle, and the score."""
     simplex = [[defocus, 100, angle], [defocus + 300, 100, angle], [defocus, 400, angle], [defocus, 100, angle + 40]]
     found = minimize(lambda values: -score(*values), simplex[0], method='Nelder-Mead',
-                     options={'initial_simplex': simplex, 'maxiter': 120, 'xatol': 1.0, 'fatol': 1e-5})
+                     options={'initial_simplex': simplex, 'maxiter': 120, 'xatol': 5.0, 'fatol': 1e-5})
     return found.x, -float(found.fun)
 
 

@@ -19,7 +19,7 @@ class GreyScale:
 
     def normalise(self, image: np.ndarray) -> np.ndarray:
         """Turn grey values into contrast units, outlying pixels clipped to 8 sd; float32."""
-        return np.clip((image - self.mean) / self.sd, -8, 8).astype(np.float32)
+        return np.clip((image - self.mean) / self.sd, -8, 8).astype(np.float32, copy=False)
 
     def restore(self, contrast: np.ndarray) -> np.ndarray:
         """Turn contrast units into grey values; float32."""

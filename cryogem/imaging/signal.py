@@ -60,10 +60,10 @@ def cover_particles(shape: tuple[int, ...], centers_yx: np.ndarray, radius: floa
     """Return (h, w) bool, True within `radius` px of a centre."""
     is_covered = np.zeros(shape, dtype=bool)
     for y, x in centers_yx:
-        rows = np.arange(max(0, int(y - radius)), min(shape[0], int(y + radius) + 2))
-        columns = np.arange(max(0, int(x - radius)), min(shape[1], int(x + radius) + 2))
-        is_near = (rows[:, None] - y) ** 2 + (columns - x) ** 2 <= radius ** 2
-        is_covered[rows[:, None], columns] |= is_near
+        rows = slice(max(0, int(y - radius)), max(0, min(shape[0], int(y + radius) + 2)))
+        columns = slice(max(0, int(x - radius)), max(0, min(shape[1], int(x + radius) + 2)))
+        dy, dx = np.arange(rows.start, rows.stop) - y, np.arange(columns.start, columns.stop) - x
+        is_covered[rows, columns] |= dy[:, None] ** 2 + dx ** 2 <= radius ** 2
     return is_covered
 
 
