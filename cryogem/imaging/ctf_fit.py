@@ -83,7 +83,7 @@ def _measure_rings(image: np.ndarray, pixel_size: float) -> tuple[np.ndarray, np
 
 
 def _complete(half: np.ndarray) -> np.ndarray:
-    """Return the (n, n) plane of an (n, n // 2 + 1) half plane of values that are even; zero frequency in the middle."""
+    """Return the (n, n) plane of an (n, n // 2 + 1) half plane of even values, zero frequency in the middle."""
     twins = half[-np.arange(len(half)), 1:-1][:, ::-1]
     return np.fft.fftshift(np.concatenate([half, twins], axis=1))
 
