@@ -165,6 +165,9 @@ class SimulateConfig(MicroscopeConfig, DatasetConfig):
     volume_pixel_size: float | None = _setting(
         None, 'pixel size of the maps, Å/px; default: from their headers', positive=True)
     calibration: str = _setting('', 'folder of an earlier calibrate run; default: calibrate now', form='DIR')
+    ablation: bool = _setting(
+        False, 'add to the page of the calibration what each part of the noise model is worth, judged by half of the '
+        'real micrographs after calibrating on the others: takes minutes, and reads them again')
     n_micrographs: int = _setting(20, 'number of micrographs to make', positive=True)
     prefix: str = _setting('simulated', 'beginning of the names of the micrographs: PREFIX_00001, PREFIX_00002, ...')
     particles_per_micrograph: tuple[float, float] | None = _setting(

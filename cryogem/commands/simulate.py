@@ -8,12 +8,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from cryogem.commands.ablation import Likeness, ablate
 from cryogem.commands.calibrate import measure
 from cryogem.commands.inputs import (
     choose_device,
     find_pixel_size,
     read_forbidden,
     read_maps,
+    read_real_micrographs,
     read_views,
 )
 from cryogem.commands.making import describe_dataset, enter_output, make_dataset
@@ -27,11 +29,13 @@ from cryogem.dataset.reader import read_calibration
 from cryogem.dataset.team import Team, join_team
 from cryogem.dataset.writer import claim_calibration, start_dataset, write_micrograph
 from cryogem.errors import ConfigError, InputError
-from cryogem.evaluation.calibration_report import write_calibration_report
-from cryogem.imaging.calibration import Calibration, measure_frame_power
+from cryogem.evaluation.ablation import Ablation
+from cryogem.evaluation.calibration_report import describe_misfits, write_calibration_report
+from cryogem.evaluation.features import find_topaz_weights, load_topaz_network
+from cryogem.imaging.calibration import Calibration, RealMicrograph, measure_frame_power
 from cryogem.imaging.exposure import Exposure, Protocol, add_ice, draw_record, draw_record_at, expose
 from cryogem.imaging.grey import GreyScale
-from cryogem.imaging.measurement import Inspection, with_signal
+from cryogem.imaging.measurement import Inspection, calibrate, with_signal
 from cryogem.imaging.picks import estimate_count
 from cryogem.imaging.signal import SignalMeasurement, average_signals, measure_signal
 from cryogem.imaging.signal_fit import SignalFit, fit_signal
@@ -47,8 +51,6 @@ _LEAST_PARTICLE = 8                         # px across: a particle below it has
 _BOX_DIAMETERS = 1.5                        # box of particles where none is said
 _TRIAL_INDEX = 2 ** 31                      # of the clean micrographs that calibrate the signal: apart from any run's
 _TRIAL_PARTICLES, _MOST_DRAWS = 600, 8      # pictured at the picks to average over views, and how often each pick
-_LARGE_MISFIT, _LOW_CORRELATION = 0.35, 0.9             # beyond which the map is said not to explain the particles
-_SURE = 5.0                                 # standard errors
 
 
 def run(config: SimulateConfig, output: Path) -> None:
@@ -131,6 +133,34 @@ def calibrate_signal(
     return with_signal(calibration, fit, powers if fit.gain is None else fit.gain ** 2 * powers)
 
 
+def learn_from(
+    known: Sequence[RealMicrograph], config: SimulateConfig, pixel_size: float, volumes: Sequence[PreparedVolume],
+    weights: Sequence[float], signal_to_noise: float | None,
+) -> Likeness:
+    """Calibrate on real micrographs at `pixel_size` Å/px, whose CTFs are known, and return what makes their like."""
+    diameter = max(one.diameter for one in volumes)
+    calibration = calibrate(known, pixel_size, diameter)
+    protocol = build_protocol(config, calibration, diameter)
+    calibration = calibrate_signal(calibration, protocol, volumes, weights, signal_to_noise)
+    return Likeness(calibration, protocol, build_filtered_ensemble(volumes, weights, calibration.map_gain))
+
+
+def _ablate(
+    config: SimulateConfig, calibration: Calibration, maps: Sequence[PreparedVolume], weights: Sequence[float]
+) -> Ablation:
+    """Say what each part of the noise model is worth on the user's micrographs, which are read again for it."""
+    pixel_size = calibration.pixel_size
+    volumes = [bring_to_pixel_size(one, pixel_size) for one in maps]
+    ctfs = {one.name: one.ctf for one in calibration.micrographs}
+    micrographs = [dataclasses.replace(one, ctf=ctfs.get(one.name, one.ctf))
+                   for one in read_real_micrographs(config, pixel_size)]
+    topaz = find_topaz_weights()
+    return ablate(
+        micrographs, lambda known, ratio: learn_from(known, config, pixel_size, volumes, weights, ratio),
+        load_topaz_network(topaz) if topaz else None, max(one.diameter for one in volumes) / pixel_size,
+        sign=-1 if calibration.micrographs[0].grey_sd < 0 else 1)
+
+
 def _measure_trials(
     calibration: Calibration, protocol: Protocol, ensemble: Ensemble
 ) -> tuple[list[SignalMeasurement | None], np.ndarray]:
@@ -183,14 +213,8 @@ def _report_fit(fit: SignalFit, pixel_size: float) -> None:
                 'micrographs), B-factor %.0f ± %.0f Å², picks off by %.1f Å', fit.scale, quality.scale_error,
                 min(fit.own_scales), max(fit.own_scales), quality.b_factor, quality.b_factor_error,
                 quality.pick_error * pixel_size)
-    if quality.misfit > _LARGE_MISFIT or quality.correlation < _LOW_CORRELATION:
-        logger.warning('the map explains the particles poorly: %.0f %% of the power at the picks differs, and the mean '
-                       'particles correlate with %.2f; check that the map is of this particle, fine enough and at its '
-                       'pixel size, and that picks are centred', 100 * quality.misfit, quality.correlation)
-    if quality.b_factor < -_SURE * quality.b_factor_error:
-        logger.warning('the micrographs are sharper than the map (B-factor %.0f ± %.0f Å²): what is finer than its '
-                       'resolution is missing from the signal and counts as noise', quality.b_factor,
-                       quality.b_factor_error)
+    for sentence in describe_misfits(quality):
+        logger.warning('%s', sentence)
 
 
 def _agree_on_calibration(
@@ -206,10 +230,12 @@ def _agree_on_calibration(
     if not team.is_first:
         return calibration
     build_protocol(config, calibration, max(one.diameter for one in maps))     # what cannot be made starts no folder
+    is_asked = config.ablation and not (output / layout.CALIBRATION_REPORT).exists()
+    ablation = _ablate(config, calibration, maps, weights) if is_asked else None
     start_dataset(output, describe_dataset('simulate', config))
     # before the calibration: a run that is continued with one has not seen the real micrographs any more
     if not (output / layout.CALIBRATION_REPORT).exists():
-        write_calibration_report(output, calibration, seen)
+        write_calibration_report(output, calibration, seen, ablation)
     return claim_calibration(output, calibration)
 
 

@@ -11,10 +11,13 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from cryogem.dataset import layout
+from cryogem.evaluation.ablation import Ablation, format_ablation
 from cryogem.evaluation.calibration_curves import draw_curves
 from cryogem.imaging.calibration import Calibration, summarise
 from cryogem.imaging.ice import render_ice
 from cryogem.imaging.measurement import Inspection
+from cryogem.imaging.signal_fit import SignalQuality
+from cryogem.imaging.spectrum import N_SHELLS
 from cryogem.io.files import make_folder, replace_when_done, write_text
 
 _SIDE = 420                                 # px of one picture of the sheet
@@ -22,17 +25,26 @@ _SHOWN = 4                                  # micrographs on the sheet: the odd 
 _GAP, _CAPTION = 8, 18                      # px
 _PICK, _OUTLIER = (255, 210, 0), (255, 60, 60)
 _LIMIT = 3.0                                # contrast units mapped to black and white
+_LARGE_MISFIT, _LOW_CORRELATION = 0.35, 0.9             # beyond which the map is said not to explain the particles
+_SURE = 5.0                                 # standard errors
+_RESOLUTIONS = (40, 20, 12, 8)              # Å at which the page says how the signal stands against the noise
+_NOT_MADE = ('Carbon, ice crystals and dirt of the real micrographs are left out of all that is measured (red on the '
+             'pictures, white in the masks), and none is generated. The map of the noise is given to whole frames, not '
+             'to the crops that a network is trained on.')
 _STYLE = ('body{font:15px sans-serif;max-width:1300px;margin:2em auto;padding:0 1em}table{border-collapse:collapse}'
           'td,th{border:1px solid #bbb;padding:3px 9px;text-align:right}td:first-child,th:first-child{text-align:left}'
           'img{max-width:100%}.odd{background:#fff0d8}')
 
 
-def write_calibration_report(folder: Path, calibration: Calibration, seen: Sequence[Inspection]) -> None:
+def write_calibration_report(
+    folder: Path, calibration: Calibration, seen: Sequence[Inspection], ablation: Ablation | None = None
+) -> None:
     """Write masks, curves, the sheet of micrographs and the page into `folder`/calibration.
 
     Parameters
     ----------
     seen : the real micrographs; empty where the calibration was measured earlier, then there are no pictures of them.
+    ablation : what each part of the noise model is worth, where it was measured.
     """
     make_folder((folder / layout.CALIBRATION_REPORT).parent)
     pictures = {layout.CALIBRATION_CURVES: draw_curves(calibration, seen)}
@@ -43,7 +55,7 @@ def write_calibration_report(folder: Path, calibration: Calibration, seen: Seque
         pictures[layout.CALIBRATION_SHEET] = draw_sheet(calibration, seen)
     for name, picture in pictures.items():
         _save(folder / name, picture)
-    write_text(folder / layout.CALIBRATION_REPORT, format_page(calibration, list(pictures.values())))
+    write_text(folder / layout.CALIBRATION_REPORT, format_page(calibration, list(pictures.values()), ablation))
 
 
 def draw_sheet(calibration: Calibration, seen: Sequence[Inspection]) -> Image.Image:
@@ -71,7 +83,9 @@ def draw_sheet(calibration: Calibration, seen: Sequence[Inspection]) -> Image.Im
     return sheet
 
 
-def format_page(calibration: Calibration, pictures: Sequence[Image.Image]) -> str:
+def format_page(
+    calibration: Calibration, pictures: Sequence[Image.Image], ablation: Ablation | None = None
+) -> str:
     """Return one HTML page that needs no other file."""
     images = ''.join(f'<p><img alt="" src="data:image/png;base64,{_encode(one)}"></p>' for one in pictures)
     rows = ''.join(f'<tr><td>{html.escape(name)}</td><td>{html.escape(value)}</td></tr>'
@@ -79,7 +93,8 @@ def format_page(calibration: Calibration, pictures: Sequence[Image.Image]) -> st
     return (f'<!DOCTYPE html><html><head><meta charset="utf-8"><title>Calibration</title><style>{_STYLE}</style></head>'
             f'<body><h1>Calibration of {len(calibration.micrographs)} micrographs</h1>'
             f'<table>{rows}</table>{_format_warnings(calibration)}{images}<h2>Micrographs</h2>'
-            f'{_format_micrographs(calibration)}</body></html>\n')
+            f'{_format_micrographs(calibration)}<h2>What each part is worth</h2>{_format_worth(ablation)}'
+            f'<h2>What is not made</h2><p>{html.escape(_NOT_MADE)}</p></body></html>\n')
 
 
 def list_numbers(calibration: Calibration) -> list[tuple[str, str]]:
@@ -111,6 +126,20 @@ def list_numbers(calibration: Calibration) -> list[tuple[str, str]]:
     return numbers + _list_signal(calibration)
 
 
+def describe_misfits(quality: SignalQuality) -> list[str]:
+    """Return what the map does not explain of the particles, as sentences; none where it explains them."""
+    found = []
+    if quality.misfit > _LARGE_MISFIT or quality.correlation < _LOW_CORRELATION:
+        found.append(f'the map explains the particles poorly: {100 * quality.misfit:.0f} % of the power at the picks '
+                     f'differs, and the mean particles correlate with {quality.correlation:.2f}; check that the map is '
+                     'of this particle, fine enough and at its pixel size, and that picks are centred')
+    if quality.b_factor < -_SURE * quality.b_factor_error:
+        found.append(f'the micrographs are sharper than the map (B-factor {quality.b_factor:.0f} ± '
+                     f'{quality.b_factor_error:.0f} Å²): what is finer than its resolution is missing from the signal '
+                     'and counts as noise')
+    return found
+
+
 def _list_signal(calibration: Calibration) -> list[tuple[str, str]]:
     if calibration.signal_scale is None:
         return []
@@ -124,7 +153,21 @@ def _list_signal(calibration: Calibration) -> list[tuple[str, str]]:
         ('B-factor against the map', f'{quality.b_factor:.0f} ± {quality.b_factor_error:.0f} Å²'),
         ('mean picked and simulated particle', f'correlate with {quality.correlation:.3f}'),
         ('power at the picks left unexplained', f'{quality.misfit:.0%} with the filter, {quality.map_misfit:.0%} by '
-         'the map as it is')]
+         'the map as it is')] + _list_ratios(quality, calibration.pixel_size)
+
+
+def _list_ratios(quality: SignalQuality, pixel_size: float) -> list[tuple[str, str]]:
+    """Return the signal-to-noise ratio on particles at those resolutions that the pixels hold."""
+    if not quality.snr:
+        return []
+    shells = {one: round(2 * pixel_size * N_SHELLS / one) for one in _RESOLUTIONS}
+    return [('signal over noise, on particles', ', '.join(
+        f'{quality.snr[shell]:.2g} at {one} Å' for one, shell in shells.items() if shell < N_SHELLS))]
+
+
+def _format_worth(ablation: Ablation | None) -> str:
+    return format_ablation(ablation) if ablation else (
+        '<p>Not measured: cryogem simulate with --ablation does it, from a map and at least two micrographs.</p>')
 
 
 def _format_warnings(calibration: Calibration) -> str:
@@ -133,7 +176,11 @@ def _format_warnings(calibration: Calibration) -> str:
     if calibration.picks is not None and not calibration.picks.is_on_particles:
         lines.insert(0, 'The picks do not seem to sit on particles.')
     elif calibration.picks is not None and calibration.picks.is_shifted:
-        lines.insert(0, 'The picks are shifted against the particles.')
+        y, x = (one * calibration.pixel_size for one in calibration.picks.shift_yx)
+        lines.insert(0, f'The picks are shifted against the particles, by {math.hypot(x, y):.1f} Å on average: these '
+                     f'lie {x:+.1f} Å in x and {y:+.1f} Å in y from them.')
+    if calibration.signal is not None:
+        lines += [one[0].upper() + one[1:] + '.' for one in describe_misfits(calibration.signal)]
     return '<ul>' + ''.join(f'<li class="odd">{html.escape(line)}</li>' for line in lines) + '</ul>' if lines else ''
 
 

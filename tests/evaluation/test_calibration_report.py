@@ -9,9 +9,16 @@ import pytest
 from PIL import Image
 
 from cryogem.dataset import layout
-from cryogem.evaluation.calibration_report import format_page, list_numbers, write_calibration_report
+from cryogem.evaluation.calibration_report import (
+    describe_misfits,
+    format_page,
+    list_numbers,
+    write_calibration_report,
+)
 from cryogem.imaging.measurement import inspect
+from cryogem.imaging.picks import PickCheck
 from cryogem.imaging.signal_fit import SignalQuality
+from cryogem.imaging.spectrum import N_SHELLS
 from cryogem.specimen.ensemble import build_ensemble
 from tests.imaging.synthetic import PIXEL_SIZE, make_micrographs
 from tests.phantom import make_chiral_phantom
@@ -72,3 +79,35 @@ def test_the_page_says_what_is_odd_and_how_well_the_signal_is_known(inspected):
     assert numbers['signal amplitude'].startswith('0.4 ± 0.01')
     assert numbers['scatter of the picks'] == '2.0 Å on each axis'
     assert numbers['B-factor against the map'] == '120 ± 30 Å²'
+
+
+def test_the_page_says_by_how_much_picks_are_shifted(inspected):
+    calibration, _ = inspected
+    check = PickCheck((-1.0,) * 8 + (0.0,) * 12, 1e3, (-3.0, 4.0), 0.2)
+
+    page = format_page(dataclasses.replace(calibration, picks=check), [])
+    # 3 and 4 px of 4 Å
+    assert 'against the particles, by 20.0 Å on average: these lie +16.0 Å in x and -12.0 Å in y from them' in page
+
+
+def test_the_page_says_by_how_much_a_wrong_map_fails(inspected):
+    calibration, _ = inspected
+    right, wrong = (SignalQuality(0.01, 0.5, misfit, misfit, correlation, 0.0, 30.0)
+                    for misfit, correlation in ((0.1, 0.97), (0.6, 0.4)))
+    pages = [format_page(dataclasses.replace(calibration, signal_scale=0.4, signal=one), []) for one in (right, wrong)]
+
+    said = 'The map explains the particles poorly: 60 % of the power at the picks differs'
+    assert [said in page for page in pages] == [False, True]
+    assert 'correlate with 0.40' in pages[1]
+    assert describe_misfits(right) == []
+
+
+def test_signal_over_noise_is_said_at_resolutions_that_the_pixels_hold(inspected):
+    calibration, _ = inspected
+    snr = tuple(np.linspace(1, 0, N_SHELLS))
+    quality = SignalQuality(0.01, 0.5, 0.1, 0.2, 0.97, 0.0, 30.0, snr)
+
+    ratios = dict(list_numbers(dataclasses.replace(calibration, signal_scale=0.4, signal=quality)))[
+        'signal over noise, on particles']
+    # a ratio that falls evenly to nothing at the Nyquist frequency, which 8 Å is with pixels of 4 Å
+    assert ratios == '0.8 at 40 Å, 0.6 at 20 Å, 0.33 at 12 Å'
