@@ -139,7 +139,7 @@ def learn_from(
 ) -> Likeness:
     """Calibrate on real micrographs at `pixel_size` Å/px, whose CTFs are known, and return what makes their like."""
     diameter = max(one.diameter for one in volumes)
-    calibration = calibrate(known, pixel_size, diameter)
+    calibration = calibrate(known, pixel_size, config.particle_diameter or diameter)
     protocol = build_protocol(config, calibration, diameter)
     calibration = calibrate_signal(calibration, protocol, volumes, weights, signal_to_noise)
     return Likeness(calibration, protocol, build_filtered_ensemble(volumes, weights, calibration.map_gain))
@@ -157,7 +157,7 @@ def _ablate(
     topaz = find_topaz_weights()
     return ablate(
         micrographs, lambda known, ratio: learn_from(known, config, pixel_size, volumes, weights, ratio),
-        load_topaz_network(topaz) if topaz else None, max(one.diameter for one in volumes) / pixel_size,
+        load_topaz_network(topaz) if topaz else None, calibration.particle_diameter / pixel_size,
         sign=-1 if calibration.micrographs[0].grey_sd < 0 else 1)
 
 
