@@ -57,6 +57,6 @@ setup(
     },
     entry_points={
         'pyworkflow.plugin': 'cryogem_scipion = cryogem_scipion',
-        'console_scripts': 'cryogem = cryogem.__main__:main',
+        'console_scripts': 'cryogem = cryogem.__main__:run_as_program',
     },
 )

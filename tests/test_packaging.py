@@ -145,7 +145,7 @@ def test_the_wheel_registers_the_plugin_and_the_program(wheel):
         parser.read_string(archive.read(name).decode())
 
     assert dict(parser['pyworkflow.plugin']) == {'cryogem_scipion': 'cryogem_scipion'}
-    assert dict(parser['console_scripts']) == {'cryogem': 'cryogem.__main__:main'}
+    assert dict(parser['console_scripts']) == {'cryogem': 'cryogem.__main__:run_as_program'}
 
 
 def test_every_package_that_is_imported_is_required(wheel):

@@ -58,14 +58,26 @@ class Projector:
         -------
         (b, c, n, n) float32 line integrals, in density times px; the rotation centre is at n // 2 + shift.
         """
-        chunk = max(1, _CHUNK_POINTS // len(self._frequencies))
-        chunks = [(rotations[i:i + chunk], shifts_yx[i:i + chunk]) for i in range(0, len(rotations), chunk)]
-        n_threads = min(torch.get_num_threads(), len(chunks)) if self._transform.device.type == 'cpu' else 1
-        if n_threads <= 1:
-            return torch.cat([self._project_chunk(*one) for one in chunks])
+        n, device = self.box_size, self._transform.device
+        rotations = rotations.to(self._frequencies) * self._oversampling
+        phases = self._compute_phases(shifts_yx.to(self._frequencies))
+        images = torch.empty((len(rotations), self._n_maps, n, n), device=device)
+        n_threads = torch.get_num_threads() if device.type == 'cpu' else 1
+        chunk = max(1, min(_CHUNK_POINTS // len(self._frequencies), math.ceil(len(rotations) / n_threads)))
+
+        def fill(first: int) -> None:
+            part = slice(first, first + chunk)
+            torch.fft.irfft2(self._sample(rotations[part], *(one[part] for one in phases)), s=(n, n), out=images[part])
+
+        starts = range(0, len(rotations), chunk)
+        if n_threads == 1 or len(starts) < 2:
+            for first in starts:
+                fill(first)
+            return images
         # torch's own threads would stand in the way of the kernel's: each of these has but one
         with ThreadPoolExecutor(n_threads, initializer=partial(torch.set_num_threads, 1)) as pool:
-            return torch.cat(list(pool.map(self._project_chunk, *zip(*chunks, strict=True))))
+            list(pool.map(fill, starts))
+        return images
 
     def _compute_transform(self, volumes: torch.Tensor) -> torch.Tensor:
         """Return (2k + 1, 2k + 1, k + 1, 2c): real and imaginary parts, -k to k in z and y, x from 0.
@@ -97,15 +109,11 @@ class Projector:
         grid = torch.stack(torch.meshgrid(ky, kx, indexing='ij'), dim=-1).reshape(-1, 2)
         return grid[(grid ** 2).sum(-1) < self._limit ** 2]
 
-    def _project_chunk(self, rotations: torch.Tensor, shifts_yx: torch.Tensor) -> torch.Tensor:
-        n = self.box_size
-        rotations = rotations.to(self._frequencies) * self._oversampling
-        phases = self._compute_phases(shifts_yx.to(self._frequencies))
+    def _sample(self, rotations: torch.Tensor, y_phase: torch.Tensor, x_phase: torch.Tensor) -> torch.Tensor:
+        """Return the half planes (b, c, n, n // 2 + 1) of images."""
         if self._transform.device.type == 'cpu':
-            half_plane = sample_slices(self._transform, n, rotations, self._limit, *phases)
-        else:
-            half_plane = self._sample_with_torch(rotations, *phases)
-        return torch.fft.irfft2(half_plane, s=(n, n))
+            return sample_slices(self._transform, self.box_size, rotations, self._limit, y_phase, x_phase)
+        return self._sample_with_torch(rotations, y_phase, x_phase)
 
     def _sample_with_torch(self, rotations: torch.Tensor, y_phase: torch.Tensor, x_phase: torch.Tensor) -> torch.Tensor:
         """Do what `sample_slices` does, on any device."""
