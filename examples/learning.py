@@ -83,17 +83,19 @@ def judge_half(half: Half, arguments: argparse.Namespace) -> None:
     """Do all steps of one half."""
     work, n, topaz = half.work, arguments.micrographs, ['--topaz-weights', arguments.topaz]
     run(['simulate', '--volume', half.data.map, '--micrographs', *half.learned, '--coordinates',
-         *half.data.list_picks(half.learned), '--symmetry', half.data.symmetry, '--n-micrographs', n, '--seed', 1],
+         *half.data.list_picks(half.learned), '--symmetry', half.data.symmetry, '--n-micrographs', n, '--seed', 1,
+         '--continue'],
         work / 'simulated', 'manifest.json')
     for seed in range(arguments.seeds):
         model = work / f'model_{seed}'
         run(['train', '--dataset', work / 'simulated', '--micrographs', *half.learned, '--seed', seed, *topaz,
+             '--continue',
              *arguments.train_flags], model, 'seconds.txt')
         if not (model / 'judged.json').exists():
             write_json(model / 'judged.json', judge_crops(half, model))
         for name, source in (('prior', ['measured']), ('learned', [model, '--force'])):
-            run(['generate', '--dataset', work / 'simulated', '--n-micrographs', n, '--seed', 100 + seed, '--model',
-                 *source], work / f'{name}_{seed}', 'manifest.json')
+            run(['generate', '--dataset', work / 'simulated', '--n-micrographs', n, '--seed', 100 + seed, '--continue',
+                 '--model', *source], work / f'{name}_{seed}', 'manifest.json')
     if not (work / 'contrast.json').exists():
         write_json(work / 'contrast.json', measure_contrasts(half, arguments.seeds))
     if not arguments.no_evaluate:
