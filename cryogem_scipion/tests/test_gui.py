@@ -106,7 +106,8 @@ class TestCryogemTutorial(TestCase):
                   if line.startswith('walked: ')]
         self.assertEqual(walked, [step['label'] for step in plan])
         self.assertIn('outputEvaluation: CryogemEvaluation', done.stdout)
-        self.assertEqual(len(list((root / 'pictures').iterdir())), len(plan))
+        forms = [path for path in (root / 'pictures').iterdir() if not path.stem.endswith('_asks')]
+        self.assertEqual(len(forms), len(plan))
 
     def makeData(self, root: Path) -> dict:
         """Return what the plan wants to know of four synthetic micrographs, two of them held out."""
