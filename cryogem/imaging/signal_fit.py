@@ -1,5 +1,6 @@
 """How strong the signal of real micrographs is, and how it falls off, against clean ones with the same picks."""
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,6 +18,7 @@ _LAST_FREE_KNOT = 44                        # beyond it the gain may not grow: a
 _POWER_ERROR = 0.3                          # share of the excess power that may be wrong: unmarked particles lower it
 _MEAN_ERROR = 0.05                          # share of the mean particle that may be wrong, for views and maps differ
 _TIE = 0.3                                  # sd of the logarithm of the gain between neighbouring knots
+_LEAST_MARKED, _MARKED_ERROR = 0.4, 0.3    # of the excess power that picks show; and how far from all it may be, sd
 _LARGEST_OWN = 1.5                          # factor by which a micrograph may differ from its set
 _LARGEST_PICK_ERROR = 0.25                  # particle diameters, sd on each axis
 _FALL_OFF = slice(14, 100)                  # shells from which the B-factor is taken: finer than the particle's outline
@@ -34,6 +36,7 @@ class SignalQuality:
     b_factor: float                         # Å², of the fall-off of the gain; below 0 where micrographs are sharper
     b_factor_error: float                   # Å²
     snr: tuple[float, ...] = ()             # power of the signal over that of the noise where all is particle, by shell
+    marked_share: float = 1.0               # of the power of particles, that is more at the picks than beside them
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,8 @@ def fit_signal(
 
     Two things are fitted at once. The excess power is blind to how well picks are centred but not to unmarked
     particles; the mean particle is the other way round, and falls off with the error of the picks, which is fitted
-    too. Maps can be sharper or smoother than the particles in the micrographs, and those computed from atoms lack the
+    too, and so is the share of the power that unmarked particles beside the picks hide: one factor for all shells.
+    Maps can be sharper or smoother than the particles in the micrographs, and those computed from atoms lack the
     solvent that takes contrast away at low resolution: the gain is free on each of a few knots.
 
     Parameters
@@ -85,10 +89,15 @@ def fit_signal(
     """
     pairs = [(one, other, weight) for one, other, weight in zip(real, clean, weights or [1.0] * len(real), strict=True)
              if one is not None and other is not None]
-    gain, pick_error = np.ones(N_SHELLS), 0.0
+    gain, pick_error, marked = np.ones(N_SHELLS), 0.0, 1.0
     for is_first in (True, False, False):
         pooled = _pool(pairs, np.zeros(N_SHELLS) if is_first else gain, pick_error)
-        gain, pick_error = _fit_gain(pooled, diameter_px)
+        gain, pick_error, marked = _fit_gain(pooled, diameter_px)
+    # from here on as if all particles were marked
+    pairs = [(_complete(one, marked), other, weight) for one, other, weight in pairs]
+    real = [None if one is None else _complete(one, marked) for one in real]
+    pooled = dataclasses.replace(pooled, power_gain=pooled.power_gain / marked,
+                                 power_error=pooled.power_error / marked)
     correlation, misfit = _judge(pairs, gain, pick_error)
     flat = np.full(N_SHELLS, np.sqrt(max(0.0, float(np.average(
         pooled.power_gain[_USED], weights=pooled.power_error[_USED] ** -2.0)))))
@@ -101,7 +110,7 @@ def fit_signal(
     b_factor, b_error = _fit_b_factor(pooled, largest, pixel_size)
     return SignalFit(largest, gain, scales, errors, SignalQuality(
         _pool_error(scales, errors, real), pick_error, misfit, _judge(pairs, flat, pick_error)[1], correlation,
-        b_factor, b_error, _measure_ratio(pairs)))
+        b_factor, b_error, _measure_ratio(pairs), marked))
 
 
 def blur_picks(pick_error: float) -> np.ndarray:
@@ -135,8 +144,19 @@ def _divide(sums: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return sums[0] / precision, 1 / np.sqrt(precision)
 
 
-def _fit_gain(pooled: _Pooled, diameter_px: float) -> tuple[np.ndarray, float]:
-    """Fit the gain at the knots and the error of the picks; return the (N_SHELLS,) gain and the error, px."""
+def _complete(one: SignalMeasurement, marked: float) -> SignalMeasurement:
+    """Return a measurement as it would be if all particles were marked."""
+    return dataclasses.replace(one, excess_power=tuple((np.asarray(one.excess_power) / marked).tolist()),
+                               excess_error=tuple((np.asarray(one.excess_error) / marked).tolist()))
+
+
+def _fit_gain(pooled: _Pooled, diameter_px: float) -> tuple[np.ndarray, float, float]:
+    """Fit the gain at the knots, the error of the picks, and how much of the excess power they show.
+
+    Returns
+    -------
+    (N_SHELLS,) gain, error (px), share.
+    """
     hats = np.stack([np.interp(_SHELLS, _KNOTS, one) for one in np.eye(len(_KNOTS))])
     start = np.sqrt(np.maximum([np.median(pooled.power_gain[max(1, knot - 1):knot + 3]) for knot in _KNOTS], 0))
     typical = max(float(np.median(start)), 1e-9)
@@ -144,20 +164,21 @@ def _fit_gain(pooled: _Pooled, diameter_px: float) -> tuple[np.ndarray, float]:
     dilution = np.sqrt(max(1.0, N_SHELLS / diameter_px))
 
     def compute_residuals(values: np.ndarray) -> np.ndarray:
-        knots, error = values[:-1] * typical, values[-1] * diameter_px
+        knots, error, marked = values[:-2] * typical, values[-2] * diameter_px, values[-1]
         gain = knots @ hats
-        power = (gain ** 2 - pooled.power_gain) / pooled.power_error
+        power = (marked * gain ** 2 - pooled.power_gain) / pooled.power_error
         amplitude = (gain * blur_picks(error) - pooled.amplitude_gain) / pooled.amplitude_error
         logs = np.log(np.maximum(knots, 1e-3 * typical))
         growth = np.maximum(np.diff(logs), 0)[_KNOTS[1:] > _LAST_FREE_KNOT]
-        ties = np.concatenate([np.diff(logs) / _TIE, 10 * growth / _TIE])
+        ties = np.concatenate([np.diff(logs) / _TIE, 10 * growth / _TIE, [np.log(marked) / _MARKED_ERROR]])
         # beyond three errors a shell counts by its distance alone: a crystal or a neighbour must not turn the fit
         return np.concatenate([_soften(np.concatenate([power[_USED], amplitude[_USED]]) / dilution), ties])
 
-    first = np.append(np.clip(start / typical, 0.05, 5), 0.02)
-    upper = np.append(np.full(len(_KNOTS), np.inf), _LARGEST_PICK_ERROR)
-    found = least_squares(compute_residuals, np.minimum(first, upper * 0.99), bounds=(0, upper)).x
-    return found[:-1] * typical @ hats, float(found[-1] * diameter_px)
+    first = np.append(np.clip(start / typical, 0.05, 5), [0.02, 0.95])
+    upper = np.append(np.full(len(_KNOTS), np.inf), [_LARGEST_PICK_ERROR, 1])
+    lower = np.append(np.zeros(len(_KNOTS) + 1), _LEAST_MARKED)
+    found = least_squares(compute_residuals, np.minimum(first, upper * 0.99), bounds=(lower, upper)).x
+    return found[:-2] * typical @ hats, float(found[-2] * diameter_px), float(found[-1])
 
 
 def _soften(residuals: np.ndarray, limit: float = 3.0) -> np.ndarray:

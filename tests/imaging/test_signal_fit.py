@@ -104,12 +104,14 @@ def test_scattered_picks_do_not_bias_the_amplitude_and_their_error_is_found(made
     assert fitted[1].quality.pick_error < 1
 
 
-def test_unmarked_particles_hardly_bias_the_amplitude(made, ensemble):
+def test_unmarked_particles_hardly_bias_the_amplitude(made, ensemble, fitted):
     real = [dataclasses.replace(one.real, centers_yx=one.real.centers_yx[::2]) for one in made]
 
     _, found, sds = fit(real, ensemble)
 
     assert found.scale * sds.mean() * found.gain[2:40].mean() == pytest.approx(SIGNAL_SCALE, rel=0.15)
+    assert found.quality.marked_share < fitted[1].quality.marked_share
+    assert fitted[1].quality.marked_share > 0.9
 
 
 def test_micrographs_of_thick_ice_have_a_smaller_amplitude_of_their_own(ensemble):
