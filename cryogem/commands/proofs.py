@@ -195,7 +195,8 @@ def _describe_picking(proofs: Proofs, results: Sequence, output: Path) -> None:
             label = f'{one.training.arm}, {start}, {one.training.iterations} it.'
         scores.setdefault(label, []).append(one.average_precision)
     plot_picking(output / 'picking.png', scores)
-    proofs.pictures.append(Picture('picking.png', 'Average precision on real micrographs: dots are repetitions'))
+    proofs.pictures.append(Picture('picking.png', 'Average precision on real micrographs: dots are repetitions, blue '
+                                   'lines the 95 % intervals of their means'))
     longest = max(one.training.iterations for one in results)
     means = {arm: summarise([one.average_precision for one in results if one.training.arm == arm
                              and one.training.iterations == longest and one.training.is_pretrained])[0]
@@ -219,7 +220,8 @@ def _draw_picking(proofs: Proofs, test: Sequence[Frame], picks: Mapping, diamete
             threshold = find_best_threshold(picks[arm], targets, radius)
             kept = picks[arm][index].centers_yx[picks[arm][index].scores >= threshold]
             matches = match_picks(kept, targets[index], radius)
-            caption = (f'{test[index].name}, trained on {arm}: {matches.is_hit.sum()} found, '
+            origin = 'as it is shipped' if arm == UNTRAINED else f'trained on {arm}'
+            caption = (f'{test[index].name}, {origin}: {matches.is_hit.sum()} found, '
                        f'{(~matches.is_found).sum()} missed, {(~matches.is_hit).sum()} in excess')
             pictures.append((caption, test[index], kept, matches))
     draw_picks(output / 'picks.png', pictures, diameter_px, len(shown))

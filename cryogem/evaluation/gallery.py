@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
 from cryogem.io.files import replace_when_done
 
 _LIMIT = 3.0                                # contrast units mapped to black and white
 _SIDE = 700                                 # px of one picture in the gallery
-_GAP, _CAPTION = 10, 22                     # px between pictures, and above each for its caption
+_GAP, _CAPTION, _LETTER = 10, 22, 15        # px between pictures, above each for its caption, and of its letters
 _CIRCLE = (255, 210, 0)
 
 
@@ -52,6 +52,6 @@ def draw_exhibit(exhibit: Exhibit, diameter_px: float) -> Image.Image:
     for y, x in (exhibit.centers_yx + 0.5) * scale:
         pen.ellipse((x - radius, y - radius, x + radius, y + radius), outline=_CIRCLE)
     framed = Image.new('RGB', (image.width, image.height + _CAPTION), 'white')
-    ImageDraw.Draw(framed).text((2, 5), exhibit.caption, fill='black')
+    ImageDraw.Draw(framed).text((2, 2), exhibit.caption, fill='black', font=ImageFont.load_default(_LETTER))
     framed.paste(image, (0, _CAPTION))
     return framed

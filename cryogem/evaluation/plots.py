@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -11,7 +12,7 @@ from PIL import Image, ImageDraw
 from cryogem.evaluation.ctf_check import CtfAgreement
 from cryogem.evaluation.frames import Frame
 from cryogem.evaluation.gallery import Exhibit, draw_exhibit
-from cryogem.evaluation.picking import Matches
+from cryogem.evaluation.picking import Matches, summarise
 from cryogem.evaluation.signal import Signal
 from cryogem.evaluation.similarity import SimilarityMap
 from cryogem.imaging.spectrum import N_SHELLS
@@ -19,7 +20,9 @@ from cryogem.io.files import replace_when_done
 
 REAL = 'real'
 _HIT, _MISS, _EXCESS = (40, 200, 90), (255, 70, 60), (255, 190, 0)
+_MARKERS = 'osD^vP'                         # of arms, so that points on one another are seen
 _CROP_GAP = 6                               # px
+_LEGIBLE = 0.1                              # correlation with the twin below which an amplitude is chance alone
 
 
 def plot_spectra(path: Path, spectra: Mapping[str, np.ndarray], pixel_size: float) -> None:
@@ -39,28 +42,44 @@ def plot_spectra(path: Path, spectra: Mapping[str, np.ndarray], pixel_size: floa
 
 
 def plot_signal(path: Path, signals: Mapping[str, Signal], pixel_size: float) -> None:
-    """Plot correlation with the clean twin and amplitude transfer of each arm."""
+    """Plot correlation with the clean twin and, where the twin is seen at all, amplitude transfer of each arm."""
     figure = Figure(figsize=(11, 4.2), layout='constrained')
     left, right = figure.add_subplot(1, 2, 1), figure.add_subplot(1, 2, 2)
     frequency = _frequencies(pixel_size)
+    end = find_last_legible_shell([one.correlation for one in signals.values()]) + 1
     for arm, signal in signals.items():
         left.plot(frequency, signal.correlation, label=arm)
-        right.plot(frequency, signal.transfer, label=arm)
+        right.plot(frequency[:end], signal.transfer[:end], label=arm)
     left.set(xlabel='spatial frequency (1/Å)', ylabel='correlation with the clean twin', ylim=(-0.2, 1))
-    right.set(xlabel='spatial frequency (1/Å)', ylabel='amplitude of the signal', ylim=(-0.5, 2))
+    right.set(xlabel='spatial frequency (1/Å)', ylabel='amplitude of the signal', ylim=(-0.5, 2),
+              xlim=left.get_xlim())
     right.axhline(1, color='0.7', linewidth=0.8)
     left.legend(fontsize=8)
     _save(figure, path)
 
 
+def find_last_legible_shell(correlations: Sequence[np.ndarray]) -> int:
+    """Return the last shell where any (shells,) correlation, averaged over five shells, is more than chance."""
+    best = max((np.convolve(one, np.full(5, 0.2), mode='same') for one in correlations), key=np.sum,
+               default=np.zeros(1))
+    legible = np.flatnonzero(best > _LEGIBLE)
+    return int(legible[-1]) if len(legible) else 0
+
+
 def plot_ctfs(path: Path, agreements: Mapping[str, CtfAgreement]) -> None:
-    """Plot the fitted against the labelled defocus of each micrograph; faint where the rings are not clear."""
+    """Plot the fitted against the labelled defocus of each micrograph; faint where the rings are not clear.
+
+    Real micrographs are open rings, as many points lie on one another where fits agree.
+    """
     figure = Figure(figsize=(5.5, 5), layout='constrained')
     axes = figure.add_subplot()
     for color, (arm, agreement) in enumerate(agreements.items()):
+        look: dict[str, Any] = {'marker': _MARKERS[color % len(_MARKERS)], 'color': f'C{color}', 's': 26}
+        if arm == REAL:
+            look = {'marker': 'o', 'facecolors': 'none', 'edgecolors': 'black', 's': 60}
         for is_trusted in (True, False):
             chosen = [one for one in agreement.checks if one.is_trusted == is_trusted]
-            axes.scatter([one.labelled for one in chosen], [one.fitted for one in chosen], s=22, color=f'C{color}',
+            axes.scatter([one.labelled for one in chosen], [one.fitted for one in chosen], **look,
                          alpha=0.9 if is_trusted else 0.25, label=arm if is_trusted else None)
     ends = [axes.get_xlim()[0], axes.get_xlim()[1]]
     axes.plot(ends, ends, color='0.7', linewidth=0.8)
@@ -70,15 +89,17 @@ def plot_ctfs(path: Path, agreements: Mapping[str, CtfAgreement]) -> None:
 
 
 def plot_picking(path: Path, scores: Mapping[str, Sequence[float]]) -> None:
-    """Plot the average precision of each training as one dot, the mean as a bar."""
+    """Plot the average precision of each training as one dot, the mean as a bar, its 95 % interval as a line."""
     figure = Figure(figsize=(8, 0.45 * len(scores) + 1.2), layout='constrained')
     axes = figure.add_subplot()
     for row, values in enumerate(scores.values()):
-        axes.barh(row, np.mean(values), color='0.85')
+        mean, low, high = summarise(values)
+        axes.barh(row, mean, color='0.85')
+        axes.plot([low, high], [row, row], color='C0', linewidth=2)
         axes.plot(values, [row] * len(values), 'k.', markersize=5)
     axes.set_yticks(range(len(scores)), list(scores))
     axes.invert_yaxis()
-    axes.set(xlabel='average precision on real micrographs', xlim=(0, 1))
+    axes.set(xlabel='average precision on real micrographs', xlim=(0, 1.02))
     _save(figure, path)
 
 
