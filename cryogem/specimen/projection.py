@@ -7,6 +7,7 @@ from functools import partial
 import torch
 from torch.nn import functional
 
+from cryogem.errors import InputError
 from cryogem.specimen.slices import sample_slices
 
 _CHUNK_POINTS = 100_000                     # points sampled at once: bounds memory, keeps caches warm
@@ -57,7 +58,13 @@ class Projector:
         Returns
         -------
         (b, c, n, n) float32 line integrals, in density times px; the rotation centre is at n // 2 + shift.
+
+        Raises
+        ------
+        InputError : `rotations` hold something else, which would be looked for outside the transform.
         """
+        if not (rotations.norm(dim=-1) < 1 + 1e-3).all():           # nor is it for a nan
+            raise InputError('poses hold values that are no rotations; check the angles')
         n, device = self.box_size, self._transform.device
         rotations = rotations.to(self._frequencies) * self._oversampling
         phases = self._compute_phases(shifts_yx.to(self._frequencies))

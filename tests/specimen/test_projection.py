@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from cryogem.conventions import euler_to_matrix
+from cryogem.errors import InputError
 from cryogem.specimen.projection import Projector, choose_oversampling
 from cryogem.specimen.slices import sample_slices
 from tests.phantom import make_chiral_phantom, relative_error
@@ -152,6 +153,14 @@ def test_the_kernel_of_the_cpu_and_torch_sample_the_same(phantom):
 
     expected = projector._sample_with_torch(rotations, *phases)
     assert (kernel - expected).abs().max() < 1e-5 * expected.abs().max()
+
+
+@pytest.mark.parametrize('value', [np.nan, np.inf, 2.0])
+def test_what_is_no_rotation_is_refused(projector, value):
+    rotations = torch.eye(3)[None].clone()
+    rotations[0, 1, 1] = value
+    with pytest.raises(InputError, match='no rotations'):
+        projector.project(rotations, torch.zeros(1, 2))
 
 
 def test_threads_do_not_change_a_bit(projector):
