@@ -10,7 +10,7 @@ from cryogem.specimen.ensemble import Ensemble
 
 logger = logging.getLogger(__name__)
 
-_PROGRAM = 320 * 2 ** 20                    # bytes of a process that has loaded numpy, scipy and torch
+_PROGRAM = 400 * 2 ** 20                    # bytes of a process that has loaded numpy, scipy, torch and numba
 # bytes per px, found on frames of 1024² to 4096² and rounded up
 _WORKING_PIXEL = 150                        # of a frame that is imaged and made noisy, and of those that wait
 _WRITTEN_PIXEL = 40                         # of a frame in the pixels of the original micrographs

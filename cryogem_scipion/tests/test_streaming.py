@@ -245,19 +245,20 @@ class TestCryogemStreaming(InProcess, ChainTest):
 
     @slow
     def test_after_stop_and_after_kill_continue_ends_as_an_uninterrupted_run(self):
-        whole = self.newRun(120, seed=3)
+        n = 500                             # long enough to be interrupted
+        whole = self.newRun(n, seed=3)
         self.launchProtocol(whole)
         for end in (self.stop, self.kill):
-            protocol = self.newRun(120, seed=3)
+            protocol = self.newRun(n, seed=3)
             self.proj.launchProtocol(protocol, wait=False)
             waitUntil(lambda run=protocol: self.hasSome(run), 'the first micrograph')
             end(protocol)
             self.assertFalse(protocol.isFinished(), 'the run was over too soon to be interrupted')
-            self.assertLess(protocol.outputCTF.getSize(), 120)
+            self.assertLess(protocol.outputCTF.getSize(), n)
             for name, output in protocol.iterOutputAttributes():
                 self.assertTrue(output.isStreamClosed(), name)
             self.continueRun(protocol)
-            self.checkOutputs(protocol, 120)
+            self.checkOutputs(protocol, n)
             self.assertEqual(self.readAll(protocol), self.readAll(whole))
 
     def hasSome(self, protocol):
