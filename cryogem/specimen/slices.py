@@ -70,51 +70,61 @@ def _prefetch(typingctx: Any, array: Any, index: Any) -> Any:
 
 
 @_compile
-def _locate(kx, ky, along_x, along_y, half):                                                # type: ignore[no-untyped-def]
-    """Return x, y, z in the half transform of which only x >= 0 is stored, and 1, or -1 where it is the conjugate."""
-    x = kx * along_x[0] + ky * along_y[0]
-    y = kx * along_x[1] + ky * along_y[1]
-    z = kx * along_x[2] + ky * along_y[2]
-    sign = np.float32(1.0)
-    if x < 0:
-        sign, x, y, z = np.float32(-1.0), -x, -y, -z
-    return x, y + half, z + half, sign
+def _locate_row(transform, side, depth, step, ky, limit2, rotation, corners, rests):        # type: ignore[no-untyped-def]
+    """Find what a row of a slice is interpolated from, and ask for it; return the number of its points.
+
+    Of each point, `corners` receives the index of its lowest neighbour, and `rests` how far it lies from there in x, y,
+    z and a sign: only x >= 0 is stored, and what lies beyond is the conjugate of the point opposite.
+    """
+    half, width, plane = np.float32(side // 2), depth * step, side * depth * step
+    n_points = 0
+    for kx in range(len(corners)):
+        if kx * kx + ky * ky >= limit2:
+            break
+        x = kx * rotation[0, 0] + ky * rotation[1, 0]
+        y = kx * rotation[0, 1] + ky * rotation[1, 1]
+        z = kx * rotation[0, 2] + ky * rotation[1, 2]
+        sign = np.float32(1.0)
+        if x < 0:
+            sign, x, y, z = np.float32(-1.0), -x, -y, -z
+        y, z = y + half, z + half
+        x0, y0, z0 = int(x), int(y), int(z)
+        corner = z0 * plane + y0 * width + x0 * step
+        _prefetch(transform, corner)
+        _prefetch(transform, corner + width)
+        _prefetch(transform, corner + plane)
+        _prefetch(transform, corner + plane + width)
+        corners[kx] = corner
+        rests[kx, 0], rests[kx, 1], rests[kx, 2] = x - np.float32(x0), y - np.float32(y0), z - np.float32(z0)
+        rests[kx, 3] = sign
+        n_points += 1
+    return n_points
 
 
 @_compile
 def _fill_slices(transform, side, depth, limit2, rotations, y_phase, x_phase, out):         # type: ignore[no-untyped-def]
     """Fill `out`; `depth` is the number of points in x, other arguments as for `sample_slices`."""
     n_maps, n = out.shape[1], out.shape[2]
-    half, step = np.float32(side // 2), 2 * n_maps
-    width, plane, one = depth * step, side * depth * step, np.float32(1.0)
+    step, one = 2 * n_maps, np.float32(1.0)
+    width, plane = depth * step, side * depth * step
+    corners = np.empty((2, n // 2 + 1), np.int64)               # of this row and of the next
+    rests = np.empty((2, n // 2 + 1, 4), np.float32)
     for image in range(len(rotations)):
-        along_x = (rotations[image, 0, 0], rotations[image, 0, 1], rotations[image, 0, 2])
-        along_y = (rotations[image, 1, 0], rotations[image, 1, 1], rotations[image, 1, 2])
+        rotation = rotations[image]
+        n_next = _locate_row(transform, side, depth, step, 0, limit2, rotation, corners[0], rests[0])
         for row in range(n):
+            n_points, this, other = n_next, row % 2, (row + 1) % 2
             if row + 1 < n:
-                next_ky = row + 1 if row + 1 < n // 2 else row + 1 - n
-                for kx in range(n // 2 + 1):
-                    if kx * kx + next_ky * next_ky >= limit2:
-                        break
-                    x, y, z, _ = _locate(kx, next_ky, along_x, along_y, half)
-                    corner = int(z) * plane + int(y) * width + int(x) * step
-                    _prefetch(transform, corner)
-                    _prefetch(transform, corner + width)
-                    _prefetch(transform, corner + plane)
-                    _prefetch(transform, corner + plane + width)
-            ky = row if row < n // 2 else row - n
+                ky = row + 1 if row + 1 < n // 2 else row + 1 - n
+                n_next = _locate_row(transform, side, depth, step, ky, limit2, rotation, corners[other], rests[other])
             y_real, y_imag = y_phase[image, row].real, y_phase[image, row].imag
-            for kx in range(n // 2 + 1):
-                if kx * kx + ky * ky >= limit2:
-                    break
-                x, y, z, sign = _locate(kx, ky, along_x, along_y, half)
-                x0, y0, z0 = int(x), int(y), int(z)
-                fx, fy, fz = x - np.float32(x0), y - np.float32(y0), z - np.float32(z0)
+            for kx in range(n_points):
+                fx, fy, fz, sign = rests[this, kx, 0], rests[this, kx, 1], rests[this, kx, 2], rests[this, kx, 3]
                 w00, w01, w10, w11 = (one - fz) * (one - fy), (one - fz) * fy, fz * (one - fy), fz * fy
                 x_real, x_imag = x_phase[image, kx].real, x_phase[image, kx].imag
                 cos, sin = y_real * x_real - y_imag * x_imag, y_real * x_imag + y_imag * x_real
                 for m in range(n_maps):
-                    a = z0 * plane + y0 * width + x0 * step + 2 * m
+                    a = corners[this, kx] + 2 * m
                     b, c, d = a + width, a + plane, a + plane + width
                     low = w00 * transform[a] + w01 * transform[b] + w10 * transform[c] + w11 * transform[d]
                     low_imag = (w00 * transform[a + 1] + w01 * transform[b + 1]
