@@ -127,7 +127,8 @@ def calibrate_signal(
     clean, powers = _measure_trials(calibration, protocol, ensemble)
     fit = fit_signal([one.signal for one in calibration.micrographs], clean,
                      calibration.particle_diameter / calibration.pixel_size, calibration.pixel_size,
-                     [one.weight for one in calibration.micrographs])
+                     [one.weight for one in calibration.micrographs],
+                     has_unmarked=any(one.n_unmarked for one in calibration.micrographs))
     _report_fit(fit, calibration.pixel_size)
     # a radial filter of the map is one of its projections, too
     return with_signal(calibration, fit, powers if fit.gain is None else fit.gain ** 2 * powers)

@@ -19,6 +19,7 @@ _POWER_ERROR = 0.3                          # share of the excess power that may
 _MEAN_ERROR = 0.05                          # share of the mean particle that may be wrong, for views and maps differ
 _TIE = 0.3                                  # sd of the logarithm of the gain between neighbouring knots
 _LEAST_MARKED, _MARKED_ERROR = 0.4, 0.3    # of the excess power that picks show; and how far from all it may be, sd
+_ALL = 1 - 1e-6                             # of the power: the least share where none is hidden
 _LARGEST_OWN = 1.5                          # factor by which a micrograph may differ from its set
 _LARGEST_PICK_ERROR = 0.25                  # particle diameters, sd on each axis
 _FALL_OFF = slice(14, 100)                  # shells from which the B-factor is taken: finer than the particle's outline
@@ -65,13 +66,14 @@ class _Pooled:
 
 def fit_signal(
     real: Sequence[SignalMeasurement | None], clean: Sequence[SignalMeasurement | None], diameter_px: float,
-    pixel_size: float, weights: Sequence[float] | None = None,
+    pixel_size: float, weights: Sequence[float] | None = None, has_unmarked: bool = False,
 ) -> SignalFit:
     """Find the amplitude of the signal and the filter of the map from what comes with the particles.
 
     Two things are fitted at once. The excess power is blind to how well picks are centred but not to unmarked
     particles; the mean particle is the other way round, and falls off with the error of the picks, which is fitted
-    too, and so is the share of the power that unmarked particles beside the picks hide: one factor for all shells.
+    too, and so is the share of the power that unmarked particles beside the picks hide, where there are any: one factor
+    for all shells.
     Maps can be sharper or smoother than the particles in the micrographs, and those computed from atoms lack the
     solvent that takes contrast away at low resolution: the gain is free on each of a few knots.
 
@@ -82,6 +84,8 @@ def fit_signal(
     diameter_px : px.
     pixel_size : Å/px.
     weights : how much each micrograph counts; default all alike.
+    has_unmarked : whether particles were counted that nobody marked; without them all power counts, for what is
+        missing from it then is a fault of the map.
 
     Raises
     ------
@@ -92,7 +96,7 @@ def fit_signal(
     gain, pick_error, marked = np.ones(N_SHELLS), 0.0, 1.0
     for is_first in (True, False, False):
         pooled = _pool(pairs, np.zeros(N_SHELLS) if is_first else gain, pick_error)
-        gain, pick_error, marked = _fit_gain(pooled, diameter_px)
+        gain, pick_error, marked = _fit_gain(pooled, diameter_px, _LEAST_MARKED if has_unmarked else _ALL)
     # from here on as if all particles were marked
     pairs = [(_complete(one, marked), other, weight) for one, other, weight in pairs]
     real = [None if one is None else _complete(one, marked) for one in real]
@@ -150,7 +154,7 @@ def _complete(one: SignalMeasurement, marked: float) -> SignalMeasurement:
                                excess_error=tuple((np.asarray(one.excess_error) / marked).tolist()))
 
 
-def _fit_gain(pooled: _Pooled, diameter_px: float) -> tuple[np.ndarray, float, float]:
+def _fit_gain(pooled: _Pooled, diameter_px: float, least_marked: float) -> tuple[np.ndarray, float, float]:
     """Fit the gain at the knots, the error of the picks, and how much of the excess power they show.
 
     Returns
@@ -174,10 +178,11 @@ def _fit_gain(pooled: _Pooled, diameter_px: float) -> tuple[np.ndarray, float, f
         # beyond three errors a shell counts by its distance alone: a crystal or a neighbour must not turn the fit
         return np.concatenate([_soften(np.concatenate([power[_USED], amplitude[_USED]]) / dilution), ties])
 
-    first = np.append(np.clip(start / typical, 0.05, 5), [0.02, 0.95])
+    first = np.append(np.clip(start / typical, 0.05, 5), [0.02, least_marked + 0.9 * (1 - least_marked)])
     upper = np.append(np.full(len(_KNOTS), np.inf), [_LARGEST_PICK_ERROR, 1])
-    lower = np.append(np.zeros(len(_KNOTS) + 1), _LEAST_MARKED)
-    found = least_squares(compute_residuals, np.minimum(first, upper * 0.99), bounds=(lower, upper)).x
+    lower = np.append(np.zeros(len(_KNOTS) + 1), least_marked)
+    first = np.minimum(first, np.append(upper[:-1] * 0.99, 1))
+    found = least_squares(compute_residuals, first, bounds=(lower, upper)).x
     return found[:-2] * typical @ hats, float(found[-2] * diameter_px), float(found[-1])
 
 

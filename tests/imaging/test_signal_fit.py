@@ -43,7 +43,8 @@ def fit(real, ensemble):
     """Return the calibration of real micrographs, the fit of their signal, and grey sd over that which was put in."""
     measured = calibrate(real, PIXEL_SIZE, DIAMETER)
     found = fit_signal([one.signal for one in measured.micrographs], measure_clean(measured, ensemble), DIAMETER_PX,
-                       PIXEL_SIZE, [one.weight for one in measured.micrographs])
+                       PIXEL_SIZE, [one.weight for one in measured.micrographs],
+                       has_unmarked=any(one.n_unmarked for one in measured.micrographs))
     return measured, found, np.array([one.grey_sd for one in measured.micrographs]) / GREY_SD
 
 
