@@ -47,6 +47,7 @@ class Projector:
         """Memory of the transforms."""
         return self._transform.numel() * self._transform.element_size()
 
+    @torch.inference_mode(False)            # whatever the caller's mode is, that of the threads below is another
     def project(self, rotations: torch.Tensor, shifts_yx: torch.Tensor) -> torch.Tensor:
         """Project along z after rotation, then shift.
 

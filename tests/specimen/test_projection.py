@@ -163,15 +163,17 @@ def test_what_is_no_rotation_is_refused(projector, value):
         projector.project(rotations, torch.zeros(1, 2))
 
 
-def test_threads_do_not_change_a_bit(projector):
-    alone, together = [], []
+def test_threads_and_inference_mode_do_not_change_a_bit(projector):
+    made = []
     n_threads = torch.get_num_threads()
-    for number, images in ((1, alone), (3, together)):
+    for number, is_inference in ((1, False), (3, False), (3, True)):
         torch.set_num_threads(number)
-        images.append(project(projector, ANGLES, SHIFTS))
+        with torch.inference_mode(is_inference):
+            made.append(project(projector, ANGLES, SHIFTS))
     torch.set_num_threads(n_threads)
 
-    assert np.array_equal(alone[0], together[0])
+    assert np.array_equal(made[0], made[1])
+    assert np.array_equal(made[0], made[2])
 
 
 def test_the_kernel_works_where_no_folder_can_hold_its_code(tmp_path):
