@@ -6,13 +6,12 @@ the plain one with the allocator as it comes.
 Run: python benchmarks/generator.py [--sides 1024 4096] [--kinds bf16] [--rounds 1] [--runs 1]
 """
 
-import argparse
 from collections.abc import Callable
 from functools import partial
 
 import torch
 from networks import PlainGenerator, measure_convolution_rate
-from timing import print_bound, print_ratio, report_alone, time_alone_in_turn
+from timing import parse_kinds, print_bound, print_ratio, report_alone, time_alone_in_turn
 
 from cryogem.translation.generator import ResidualGenerator
 from cryogem.translation.hardware import has_fast_bf16, keep_freed_memory
@@ -28,14 +27,7 @@ _GOALS = {'bf16': '3.8; at 4096² 4', 'float32': '1.4', 'fast': '20'}
 
 def main() -> None:
     """Time all sides and print the bound and the memory of ours."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--sides', type=int, nargs='+', default=[1024], help='of the frames, px')
-    parser.add_argument('--kinds', nargs='+', choices=list(_GOALS), default=list(_GOALS))
-    parser.add_argument('--rounds', type=int, default=3, help='processes of each kind')
-    parser.add_argument('--runs', type=int, default=2, help='frames in each process, after one to warm up')
-    parser.add_argument('--threads', type=int, default=1, help='of both sides')
-    parser.add_argument('--alone', help='for the benchmark itself: time this kind in this process')
-    arguments = parser.parse_args()
+    arguments = parse_kinds(__doc__, list(_GOALS), 'frames', n_rounds=3, n_runs=2)
     torch.set_num_threads(arguments.threads)
     if arguments.alone:
         report_alone(_prepare(arguments.alone, arguments.sides[0]), arguments.runs)

@@ -2,11 +2,10 @@
 forward pass for every request of features. Weights go under the published names, so both sides compute the same.
 """
 
-import statistics
-import time
 from functools import partial
 
 import torch
+from timing import time_runs
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -86,10 +85,4 @@ def measure_convolution_rate(is_half: bool, n_runs: int = 15) -> float:
     maps, weights = (one.to(dtype=kind, memory_format=torch.channels_last)
                      for one in (torch.randn(1, 256, 128, 128), torch.randn(512, 256, 4, 4)))
     run = partial(functional.conv2d, maps, weights, stride=2, padding=1)
-    run()
-    seconds = []
-    for _ in range(n_runs):
-        started = time.perf_counter()
-        run()
-        seconds.append(time.perf_counter() - started)
-    return 2 * 16 * 256 * 512 * 64 ** 2 / statistics.median(seconds)
+    return 2 * 16 * 256 * 512 * 64 ** 2 / time_runs(run, n_runs)

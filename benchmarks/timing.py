@@ -1,5 +1,6 @@
 """Medians of interleaved pairs: both sides in one run, so that a machine that drifts is fair to both."""
 
+import argparse
 import resource
 import statistics
 import subprocess
@@ -36,13 +37,18 @@ def time_alone(script: str, *arguments: str) -> tuple[float, float]:
 
 def report_alone(run: Callable[[], object], n_runs: int) -> None:
     """Print, for `time_alone`, the median seconds of `run` after one warm-up, and the peak memory of this process."""
+    print(time_runs(run, n_runs), measure_peak_memory())
+
+
+def time_runs(run: Callable[[], object], n_runs: int) -> float:
+    """Return the median seconds of `run`, called `n_runs` times after one warm-up."""
     run()
     seconds = []
     for _ in range(n_runs):
         started = time.perf_counter()
         run()
         seconds.append(time.perf_counter() - started)
-    print(statistics.median(seconds), measure_peak_memory())
+    return statistics.median(seconds)
 
 
 def measure_peak_memory() -> float:
@@ -52,6 +58,25 @@ def measure_peak_memory() -> float:
         found = next(line for line in status.read_text(encoding='utf-8').splitlines() if line.startswith('VmHWM'))
         return int(found.split()[1]) / 2 ** 20
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2 ** 20
+
+
+def parse_kinds(description: str | None, kinds: Sequence[str], unit: str, n_rounds: int, n_runs: int
+                ) -> argparse.Namespace:
+    """Read the command line of a script that times kinds of networks in processes of their own.
+
+    Parameters
+    ----------
+    unit : what is done once in a run, in the plural.
+    n_rounds, n_runs : defaults.
+    """
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--sides', type=int, nargs='+', default=[1024], help='of the frames, px, powers of two')
+    parser.add_argument('--kinds', nargs='+', choices=list(kinds), default=list(kinds))
+    parser.add_argument('--rounds', type=int, default=n_rounds, help='processes of each kind')
+    parser.add_argument('--runs', type=int, default=n_runs, help=f'{unit} in each process, after one to warm up')
+    parser.add_argument('--threads', type=int, default=1, help='of both sides')
+    parser.add_argument('--alone', help='for the benchmark itself: time this kind in this process')
+    return parser.parse_args()
 
 
 def time_alone_in_turn(

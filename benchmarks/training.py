@@ -6,14 +6,13 @@ in processes of its own, in turn.
 Run: python benchmarks/training.py [--sides 1024] [--kinds bf16 fast] [--rounds 1] [--runs 1]
 """
 
-import argparse
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import torch
 from networks import PlainDiscriminator, PlainGenerator, measure_convolution_rate
-from timing import print_bound, print_ratio, report_alone, time_alone_in_turn
+from timing import parse_kinds, print_bound, print_ratio, report_alone, time_alone_in_turn
 
 from cryogem.translation.hardware import has_fast_bf16, keep_freed_memory
 from cryogem.translation.learner import Learner
@@ -36,14 +35,8 @@ _GOALS = {'bf16': '2.6', 'float32': '1.4', 'crop512': '5.5', 'crop256': '-', 'fa
 
 def main() -> None:
     """Time all sides and print the bound and the memory of ours."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--sides', type=int, nargs='+', default=[1024], help='of the frames, px, powers of two')
-    parser.add_argument('--kinds', nargs='+', choices=list(_GOALS), default=list(_GOALS))
-    parser.add_argument('--rounds', type=int, default=1, help='processes of each kind; a plain step takes a minute')
-    parser.add_argument('--runs', type=int, default=1, help='steps in each process, after one to warm up')
-    parser.add_argument('--threads', type=int, default=1, help='of both sides')
-    parser.add_argument('--alone', help='for the benchmark itself: time this kind in this process')
-    arguments = parser.parse_args()
+    # few, for a plain step takes a minute
+    arguments = parse_kinds(__doc__, list(_GOALS), 'steps', n_rounds=1, n_runs=1)
     torch.set_num_threads(arguments.threads)
     if arguments.alone:
         report_alone(_prepare(arguments.alone, arguments.sides[0]), arguments.runs)

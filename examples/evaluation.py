@@ -69,14 +69,19 @@ def main() -> None:
     parser.add_argument('--sets', nargs='+', help='names of data sets; default: all')
     parser.add_argument('--write-only', action='store_true', help='write the results of runs that are there')
     arguments = parser.parse_args()
+    for one in find_sets(arguments):
+        if not arguments.write_only:
+            evaluate(one, arguments)
+        write_results(arguments)
+
+
+def find_sets(arguments: argparse.Namespace) -> list[DataSet]:
+    """Return the data sets that are asked for; end the program where there is none."""
     folders = sorted(one.parent for one in arguments.data.glob('*/dataset.json'))
     sets = [DataSet(one.name, one) for one in folders if not arguments.sets or one.name in arguments.sets]
     if not sets:
         sys.exit(f'no data sets with a dataset.json in {arguments.data}')
-    for one in sets:
-        if not arguments.write_only:
-            evaluate(one, arguments)
-        write_results(arguments)
+    return sets
 
 
 def evaluate(one: DataSet, arguments: argparse.Namespace) -> None:

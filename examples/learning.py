@@ -10,14 +10,13 @@ import argparse
 import json
 import math
 import statistics
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from evaluation import ROOT, DataSet, run
+from evaluation import ROOT, DataSet, find_sets, run
 
 from cryogem.commands.crops import RealCrops
 from cryogem.commands.evaluation_inputs import read_real, read_sets
@@ -68,11 +67,7 @@ def main() -> None:
     parser.add_argument('--no-evaluate', action='store_true', help='measure the Fréchet distance of crops alone')
     parser.add_argument('--train-flags', nargs=argparse.REMAINDER, default=[], help='passed on to cryogem train')
     arguments = parser.parse_args()
-    folders = sorted(one.parent for one in arguments.data.glob('*/dataset.json'))
-    sets = [DataSet(one.name, one) for one in folders if not arguments.sets or one.name in arguments.sets]
-    if not sets:
-        sys.exit(f'no data sets with a dataset.json in {arguments.data}')
-    for data in sets:
+    for data in find_sets(arguments):
         halves = [Half(data, bool(index), arguments.work / data.name / f'half_{index}') for index in arguments.halves]
         for half in halves:
             judge_half(half, arguments)
