@@ -6,12 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.stats import wasserstein_distance
 
 from cryogem.evaluation.features import compute_frechet_distance, extract_features
 from cryogem.evaluation.frames import Frame
 from cryogem.evaluation.spectra import mean_log_power
-from cryogem.evaluation.statistics import measure_local_variances
 from cryogem.imaging.calibration import measure_frame_power
 from cryogem.imaging.grey import find_good_region, measure_grey_scale
 from cryogem.imaging.ice import fit_ice, render_ice
@@ -52,7 +50,7 @@ def bring_to_contrast(name: str, image: np.ndarray, centers_yx: np.ndarray, sign
     sign : -1 where particles are bright in grey values, so that they become dark.
     """
     region = find_good_region(image)
-    contrast = sign * measure_grey_scale(image).normalise(image)[region]
+    contrast = sign * measure_grey_scale(image, region).normalise(image)[region]
     moved = np.asarray(centers_yx, dtype=np.float64).reshape(-1, 2) - [region[0].start, region[1].start]
     is_inside = ((moved >= 0) & (moved < np.array(contrast.shape))).all(axis=1)
     return Frame(name, contrast, moved[is_inside])
@@ -67,6 +65,10 @@ def measure_distances(
     ----------
     network : Topaz's, or None: then there is no Fréchet distance.
     """
+    # imported here: a tenth of a second at every start of simulate and generate, which hardly ever measure this
+    from scipy.stats import wasserstein_distance
+
+    from cryogem.evaluation.statistics import measure_local_variances
     spectra = [mean_log_power(np.stack([_measure_spectrum(one.contrast) for one in some])) for some in (frames, judges)]
     profiles = [measure_profile(some, diameter_px) for some in (frames, judges)]
     found = {}
