@@ -9,8 +9,7 @@ import torch
 from cryogem.conventions import euler_to_matrix
 from cryogem.records import Particle
 from cryogem.specimen.projection import ParticleProjector
-
-SILHOUETTE_DEPTH = 1.0                      # px of masked volume along the beam that make a pixel part of a particle
+from cryogem.specimen.silhouettes import paint_silhouettes
 
 
 @dataclass(frozen=True)
@@ -74,7 +73,7 @@ def paint(
             y, x = corners[i]
             density[y:y + box, x:x + box] += images[i, 0]
         slices.append((float(level) * slice_thickness, density))
-    masks = _paint_masks(images[:, 1].numpy(), [p.instance_id for p in particles], corners, padded, margin)
+    masks = paint_silhouettes(images[:, 1].numpy(), [p.instance_id for p in particles], corners - margin, shape)
     return Painting(tuple(slices), margin, *masks)
 
 
@@ -82,27 +81,3 @@ def split_centers(centers_yx: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Split (n, 2) sub-pixel centres into whole pixels and the rest in [-0.5, 0.5)."""
     whole = np.floor(centers_yx + 0.5).astype(int)
     return whole, centers_yx - whole
-
-
-def _paint_masks(
-    depths: np.ndarray, instance_ids: Sequence[int], corners: np.ndarray, padded: tuple[int, int], margin: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the instance mask (the deepest particle owns a pixel), visible and overlap fractions."""
-    box = depths.shape[-1]
-    owner, deepest = np.zeros(padded, dtype=np.int16), np.full(padded, SILHOUETTE_DEPTH, dtype=np.float32)
-    coverage = np.zeros(padded, dtype=np.uint16)
-    windows = [(slice(y, y + box), slice(x, x + box)) for y, x in corners]
-    for depth, instance_id, window in zip(depths, instance_ids, windows, strict=True):
-        coverage[window] += depth > SILHOUETTE_DEPTH
-        is_deepest = depth > deepest[window]
-        owner[window][is_deepest] = instance_id
-        deepest[window][is_deepest] = depth[is_deepest]
-    frame = (slice(margin, padded[0] - margin), slice(margin, padded[1] - margin))
-    is_inside = np.zeros(padded, dtype=bool)
-    is_inside[frame] = True
-    silhouettes = [depth > SILHOUETTE_DEPTH for depth in depths]
-    seen = [s & is_inside[w] for s, w in zip(silhouettes, windows, strict=True)]
-    areas = np.array([max(1, s.sum()) for s in silhouettes], dtype=float)
-    visible = np.array([s.sum() for s in seen], dtype=float)
-    shared = np.array([(s & (coverage[w] > 1)).sum() for s, w in zip(seen, windows, strict=True)], dtype=float)
-    return owner[frame].copy(), visible / areas, shared / np.maximum(visible, 1)

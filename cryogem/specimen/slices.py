@@ -4,20 +4,18 @@ The time goes into fetching the transform from memory, so the kernel asks for wh
 it works on this one. On other devices `cryogem.specimen.projection` samples with torch.
 """
 
-import logging
-from collections.abc import Callable
 from typing import Any
 
-import numba
 import numpy as np
 import torch
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-logger = logging.getLogger(__name__)
+from cryogem.specimen.compiling import compile_loop
 
-_READ, _KEEP, _DATA = 0, 3, 1               # what llvm.prefetch is told: for reading, into all caches, data
+# what llvm.prefetch is told: for reading, into the second cache, data; the first can wait for fewer lines at a time
+_READ, _KEEP, _DATA = 0, 2, 1
 
 
 def sample_slices(
@@ -44,16 +42,6 @@ def sample_slices(
     return out
 
 
-def _compile(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compile when it is first called, and keep the machine code for the next process where there is room for it."""
-    try:
-        return numba.njit(function, cache=True, fastmath=True, nogil=True)
-    except RuntimeError:                    # neither this folder nor that of the user can be written
-        logger.info('no folder for compiled code can be written: it is compiled anew in every process, which takes a '
-                    'second; NUMBA_CACHE_DIR names another')
-        return numba.njit(function, fastmath=True, nogil=True)
-
-
 @intrinsic
 def _prefetch(typingctx: Any, array: Any, index: Any) -> Any:
     """Ask for the cache line of an element without waiting for it."""
@@ -69,7 +57,7 @@ def _prefetch(typingctx: Any, array: Any, index: Any) -> Any:
     return types.void(array, types.intp), generate
 
 
-@_compile
+@compile_loop
 def _locate_row(transform, side, depth, step, ky, limit2, rotation, corners, rests):        # type: ignore[no-untyped-def]
     """Find what a row of a slice is interpolated from, and ask for it; return the number of its points.
 
@@ -101,7 +89,7 @@ def _locate_row(transform, side, depth, step, ky, limit2, rotation, corners, res
     return n_points
 
 
-@_compile
+@compile_loop
 def _fill_slices(transform, side, depth, limit2, rotations, y_phase, x_phase, out):         # type: ignore[no-untyped-def]
     """Fill `out`; `depth` is the number of points in x, other arguments as for `sample_slices`."""
     n_maps, n = out.shape[1], out.shape[2]
