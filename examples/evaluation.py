@@ -6,6 +6,7 @@ learned; the other part judges. Only the picks of the first part train the picke
 
 import argparse
 import json
+import os
 import shlex
 import shutil
 import subprocess
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+COST = 'cost.json'                          # left by each command: time and memory
 N_MICROGRAPHS = 6                           # of each generated set
 # sets that the picker is trained on: training takes most of the time
 PICKING_ARMS = ('measured', 'gaussian', 'gaussian_fitted')
@@ -120,15 +122,21 @@ def evaluate(one: DataSet, arguments: argparse.Namespace) -> None:
 
 
 def run(command: list, output: Path, last: str) -> None:
-    """Run one command of cryogem unless its last file is there."""
+    """Run one command of cryogem unless its last file is there; write down its time and the memory of its largest process."""
     if (output / last).exists():
         return
     words = ['cryogem', *map(str, command), '--output', str(output)]
     sys.stdout.write(f'$ {shlex.join(words)}\n')
     sys.stdout.flush()
     started = time.monotonic()
-    subprocess.run([sys.executable, '-m', *words], cwd=ROOT, check=True)
-    (output / 'seconds.txt').write_text(f'{time.monotonic() - started:.0f}\n')
+    with subprocess.Popen([sys.executable, '-m', *words], cwd=ROOT) as process:
+        _, status, used = os.wait4(process.pid, 0)          # wait() would not tell what was used
+        process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, words)
+    cost = {'seconds': time.monotonic() - started, 'processor_seconds': used.ru_utime + used.ru_stime,
+            'gigabytes': used.ru_maxrss / 2 ** 20}
+    (output / COST).write_text(json.dumps({key: round(value, 2) for key, value in cost.items()}) + '\n')
 
 
 def keep_flags(arguments: argparse.Namespace, work: Path) -> None:

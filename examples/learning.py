@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from evaluation import ROOT, DataSet, find_sets, run
+from evaluation import COST, ROOT, DataSet, find_sets, run
 
 from cryogem.commands.crops import RealCrops
 from cryogem.commands.evaluation_inputs import read_real, read_sets
@@ -85,7 +85,7 @@ def judge_half(half: Half, arguments: argparse.Namespace) -> None:
         model = work / f'model_{seed}'
         run(['train', '--dataset', work / 'simulated', '--micrographs', *half.learned, '--seed', seed, *topaz,
              '--continue',
-             *arguments.train_flags], model, 'seconds.txt')
+             *arguments.train_flags], model, COST)
         if not (model / 'judged.json').exists():
             write_json(model / 'judged.json', judge_crops(half, model))
         for name, source in (('prior', ['measured']), ('learned', [model, '--force'])):
@@ -154,6 +154,9 @@ def print_table(name: str, halves: Sequence[Half], arguments: argparse.Namespace
     cards = [read_card(half.work / f'model_{seed}')['description'] for half, seed in runs]
     show('steps of the model kept', [0.0] * len(cards), [float(one['steps']) for one in cards])
     show('seconds until it', [0.0] * len(cards), [float(one['seconds']) for one in cards])
+    costs = [json.loads((half.work / f'model_{seed}' / COST).read_text()) for half, seed in runs]
+    show('processor seconds of the whole training', [0.0] * len(costs), [one['processor_seconds'] for one in costs])
+    show('peak memory of the training, GB', [0.0] * len(costs), [one['gigabytes'] for one in costs])
 
 
 def list_figures(report: dict[str, Any]) -> list[tuple[str, Any]]:
