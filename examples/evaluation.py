@@ -62,7 +62,7 @@ def main() -> None:
     parser.add_argument('--train-minutes', type=float, default=0.0,
                         help='also learn a model for so long, and two for half of it each, with and without mask '
                         'guidance, for the similarity maps')
-    parser.add_argument('--train-steps', type=int, default=100000, help='most steps of a training')
+    parser.add_argument('--train-steps', type=int, help='most steps of a training; default: those of the preset')
     parser.add_argument('--picking-seeds', type=int, default=5)
     parser.add_argument('--picking-iterations', nargs='+', default=['100'])
     parser.add_argument('--picking', action=argparse.BooleanOptionalAction, default=True)
@@ -100,8 +100,8 @@ def evaluate(one: DataSet, arguments: argparse.Namespace) -> None:
     encoders: list[Path] = []
     if arguments.train_minutes:
         learn = ['train', '--dataset', work / 'simulated', '--micrographs', *learned, '--topaz-weights',
-                 arguments.topaz, '--max-steps', arguments.train_steps]
-        run([*learn, '--max-minutes', arguments.train_minutes], work / 'model', 'calibration.json')
+                 arguments.topaz, *(('--max-steps', arguments.train_steps) if arguments.train_steps else ())]
+        run([*learn, '--max-minutes', arguments.train_minutes], work / 'model', COST)
         # shown whether it is better than its prior or not
         run(['generate', '--model', work / 'model', '--force', '--dataset', work / 'simulated', '--n-micrographs',
              N_MICROGRAPHS, '--seed', 2], work / 'learned', 'manifest.json')
@@ -109,7 +109,7 @@ def evaluate(one: DataSet, arguments: argparse.Namespace) -> None:
         encoders = [work / name for name in SAMPLINGS]
         for folder, sampling in zip(encoders, SAMPLINGS.values(), strict=True):
             run([*learn, '--sampling', sampling, '--contrastive-weight', 1, '--learning-rate', 5e-4, '--max-minutes',
-                 arguments.train_minutes / 2], folder, 'calibration.json')
+                 arguments.train_minutes / 2], folder, COST)
     picking = ['--picking', '--topaz', Path(arguments.topaz) / 'bin' / 'topaz', '--picking-real', *learned,
                '--picking-coordinates', *one.list_picks(learned), '--picking-seeds', arguments.picking_seeds,
                '--picking-iterations', *arguments.picking_iterations, '--picking-arms', *arguments.picking_arms,
@@ -141,8 +141,8 @@ def run(command: list, output: Path, last: str) -> None:
 
 def keep_flags(arguments: argparse.Namespace, work: Path) -> None:
     """Write down what a data set was evaluated with, for the results: what differs from the defaults, but for paths."""
-    flags = [f'--train-minutes {arguments.train_minutes:g} --train-steps {arguments.train_steps}'] * bool(
-        arguments.train_minutes)
+    flags = [f'--{key.replace("_", "-")} {value:g}' for key in ('train_minutes', 'train_steps')
+             if (value := getattr(arguments, key))]
     if arguments.picking:
         flags += [f'--picking-seeds {arguments.picking_seeds}',
                   f'--picking-iterations {" ".join(arguments.picking_iterations)}',
