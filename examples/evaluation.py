@@ -122,7 +122,7 @@ def evaluate(one: DataSet, arguments: argparse.Namespace) -> None:
 
 
 def run(command: list, output: Path, last: str) -> None:
-    """Run one command of cryogem unless its last file is there; write down its time and the memory of its largest process."""
+    """Run one command of cryogem unless its last file is there; write down its time and most memory of a process."""
     if (output / last).exists():
         return
     words = ['cryogem', *map(str, command), '--output', str(output)]

@@ -121,7 +121,10 @@ class RealCrops(_Picklable):
 
     def draw(self, rng: np.random.Generator, crop_size: int) -> np.ndarray:
         """Return (c, c) float32, contrast units, dark particles."""
-        index = int(rng.integers(len(self.files)))
+        return self.draw_from(int(rng.integers(len(self.files))), rng, crop_size)
+
+    def draw_from(self, index: int, rng: np.random.Generator, crop_size: int) -> np.ndarray:
+        """Return (c, c) of one micrograph, as `draw` does."""
         image = self._load(index)
         check_crop(image.shape, crop_size, f'micrograph {str(self.files[index])!r}')
         return image[draw_window(image.shape, crop_size, rng)]

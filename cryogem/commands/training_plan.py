@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,13 +23,19 @@ from cryogem.io.files import compute_checksum, find_files
 from cryogem.translation.engine import Engine
 from cryogem.translation.pairs import CropSampler, DrawSimulated
 from cryogem.translation.settings import PAPER, PAPER_SPAN, TrainerSettings
-from cryogem.translation.statistics import StatisticsGoal, measure_statistics
+from cryogem.translation.statistics import (
+    StatisticsGoal,
+    TextureStatistics,
+    estimate_certainty,
+    measure_statistics,
+)
 from cryogem.translation.textures import SCALES
 
 logger = logging.getLogger(__name__)
 
 _LARGEST_CROP = 1024                        # px, of the paper preset: that of the publication
 _LEAST_STRIP = 84                           # px: below it a strip says nothing about particles
+_PRIOR_PARTS, _LEAST_PART = 8, 12           # groups of simulated crops; least crops of one group of micrographs
 _STATISTICS_CROPS = 192                     # of each kind, whose texture statistics are compared
 _JUDGED_STREAM, _STATISTICS_STREAM = 1, 2   # random streams of the seed, apart from that of the steps
 
@@ -62,10 +69,16 @@ class TrainingPlan:
         if not self.settings.statistics_weight:
             return None
         rng = np.random.default_rng(np.random.SeedSequence(self.config.seed, spawn_key=(0, _STATISTICS_STREAM)))
-        real = [self.real.draw(rng, self.crop_size) for _ in range(_STATISTICS_CROPS)]
-        prior = [self.simulated(rng, self.crop_size).prior for _ in range(_STATISTICS_CROPS)]
-        return StatisticsGoal(*(measure_statistics(torch.from_numpy(np.stack(one)[:, None].astype(np.float32)))
-                                for one in (real, prior)))
+        n_parts = min(self.real.n_micrographs, _STATISTICS_CROPS // _LEAST_PART)
+        n_crops = -(-_STATISTICS_CROPS // n_parts)
+        # micrograph by micrograph, or where they are many so many of them at a time
+        real = [[self.real.draw_from(index, rng, self.crop_size)
+                 for index in np.resize(np.arange(part, self.real.n_micrographs, n_parts), n_crops)]
+                for part in range(n_parts)]
+        prior = [[self.simulated(rng, self.crop_size).prior for _ in range(_STATISTICS_CROPS // _PRIOR_PARTS)]
+                 for _ in range(_PRIOR_PARTS)]
+        (real_all, real_parts), (prior_all, prior_parts) = (_measure_parts(one) for one in (real, prior))
+        return StatisticsGoal(real_all, prior_all, estimate_certainty(real_all, prior_all, real_parts, prior_parts))
 
     def build_judge(self, seed: int, n_crops: int = 32) -> HeldOut:
         """Return held-out real crops and simulated ones of their own.
@@ -129,10 +142,25 @@ def plan_training(config: TrainConfig) -> TrainingPlan:
     real, split = _choose_real(config, dataset, files, split)
     crop_size = config.choose('crop_size') or min(
         _LARGEST_CROP, *(1 << (min(shape).bit_length() - 1) for shape in (real.shape, dataset.calibration.shape)))
+    dataset = leave_out(dataset, {one.stem for one in files} - {one.stem for one in real.files})
     simulated = _make_simulated(config, dataset, crop_size, recipe)
     real.check(crop_size)
     return TrainingPlan(config, dataset, recipe, _make_settings(config, crop_size), crop_size, split, real,
                         simulated.draw)
+
+
+def leave_out(dataset: SimulatedDataset, names: Collection[str]) -> SimulatedDataset:
+    """Return the dataset without the ice, noise and CTFs of the real micrographs that are named, if others remain.
+
+    What is simulated is then like the micrographs that are learned from; else the learning would also make up for what
+    these happen to differ in from those that are held out.
+    """
+    known = dataset.calibration.micrographs
+    weights = [0.0 if one.name in names else one.weight for one in known]
+    if not any(weights):
+        return dataset
+    kept = tuple(dataclasses.replace(one, weight=weight) for one, weight in zip(known, weights, strict=True))
+    return dataclasses.replace(dataset, calibration=dataclasses.replace(dataset.calibration, micrographs=kept))
 
 
 def _choose_real(
@@ -163,6 +191,12 @@ def build_training_protocol(config: TrainConfig, dataset: SimulatedDataset) -> P
     diameter = max(one.diameter for one in dataset.load_ensemble().volumes)
     protocol = build_protocol(dataclasses.replace(dataset.config, seed=config.seed), dataset.calibration, diameter)
     return dataclasses.replace(protocol, purpose=TRAINED)
+
+
+def _measure_parts(parts: Sequence[Sequence[np.ndarray]]) -> tuple[TextureStatistics, list[TextureStatistics]]:
+    """Return the statistics of all crops together and of each part."""
+    stacks = [torch.from_numpy(np.stack(one)[:, None].astype(np.float32)) for one in parts]
+    return measure_statistics(torch.cat(stacks)), [measure_statistics(one) for one in stacks]
 
 
 def _make_settings(config: TrainConfig, crop_size: int) -> TrainerSettings:

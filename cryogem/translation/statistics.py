@@ -5,6 +5,7 @@ stay: the spectrum, and for each octave of it the distribution of the pixels and
 They hold what a Gaussian field cannot have: skew, tails, and power that changes from place to place.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +15,7 @@ from torch.nn import functional
 N_OCTAVES = 4
 N_SHELLS = 24
 _QUANTILES = (0.001, 0.005, 0.02, *[i / 20 for i in range(1, 20)], 0.98, 0.995, 0.999)
+_SHELLS_TOGETHER = 8                        # whose certainty is estimated together
 _WINDOW = 8                                 # px of an octave over which its power is averaged
 _SMOOTH = (1.0, 4.0, 6.0, 4.0, 1.0)         # binomial low-pass between octaves
 
@@ -37,7 +39,12 @@ class TextureStatistics:
 
 
 def measure_statistics(crops: Tensor) -> TextureStatistics:
-    """Measure `crops` (b, 1, c, c), all together."""
+    """Measure `crops` (b, 1, c, c), all together, each about its own mean.
+
+    The mean of a crop is the level of the ice under it, which differs more between places of one micrograph than
+    anything else here and is none of its texture.
+    """
+    crops = crops - crops.mean(dim=(-2, -1), keepdim=True)
     levels = torch.tensor(_QUANTILES, device=crops.device)
     maps = [crops]
     current = crops
@@ -69,6 +76,7 @@ class StatisticsGoal:
 
     real: TextureStatistics
     prior: TextureStatistics                # both of many crops
+    certainty: Tensor | None = None         # 0 to 1 for each number of a row, `estimate_certainty`; None: all certain
 
     def compare(self, generated: Tensor, prior: Tensor) -> Tensor:
         """Return how far the change from `prior` to `generated` (b, 1, c, c) is from the one wanted.
@@ -76,6 +84,8 @@ class StatisticsGoal:
         Without bias for two or more crops; may then be a little below zero.
         """
         wanted = self.real.flatten(self.real) - self.prior.flatten(self.real)
+        if self.certainty is not None:
+            wanted = wanted * self.certainty
         halves = [slice(0, None, 2), slice(1, None, 2)] if len(generated) > 1 else [slice(None)]
         missing = [measure_statistics(generated[half]).flatten(self.real)
                    - measure_statistics(prior[half]).flatten(self.real) - wanted for half in halves]
@@ -83,7 +93,44 @@ class StatisticsGoal:
 
     def to(self, device: torch.device) -> 'StatisticsGoal':
         """Return the goal on `device`."""
-        return StatisticsGoal(self.real.to(device), self.prior.to(device))
+        certainty = None if self.certainty is None else self.certainty.to(device)
+        return StatisticsGoal(self.real.to(device), self.prior.to(device), certainty)
+
+
+def estimate_certainty(
+    real: TextureStatistics, prior: TextureStatistics, real_parts: Sequence[TextureStatistics],
+    prior_parts: Sequence[TextureStatistics],
+) -> Tensor:
+    """Say how much of the difference between real and prior crops is more than what their parts differ by.
+
+    Of a difference d that is measured with variance v, the share (d² - v) / d², at least 0, has the least mean square
+    error (James and Stein). Square and variance are averaged over each map's quantiles and over groups of shells, as
+    those of one quantile from a few micrographs say little. What the few micrographs differ in is so not learned.
+
+    Parameters
+    ----------
+    real_parts : statistics of each real micrograph; fewer than two say nothing, and all is certain.
+    prior_parts : statistics of as many or more groups of simulated crops.
+
+    Returns
+    -------
+    The (k,) shares, in the order of ``TextureStatistics.flatten``.
+    """
+    difference = real.flatten(real) - prior.flatten(real)
+    if len(real_parts) < 2:
+        return torch.ones_like(difference)
+    variance = sum((_measure_variance([one.flatten(real) for one in parts]) for parts in (real_parts, prior_parts)),
+                   torch.zeros_like(difference))
+    n_maps, n_levels = real.quantiles.shape
+    sizes = [n_levels] * n_maps + [_SHELLS_TOGETHER] * (N_SHELLS // _SHELLS_TOGETHER)
+    shares = [(1 - v.sum() / d.square().sum().clamp(min=1e-12)).clamp(min=0).expand(len(d))
+              for d, v in zip(difference.split(sizes), variance.split(sizes), strict=True)]
+    return torch.cat(shares)
+
+
+def _measure_variance(rows: Sequence[Tensor]) -> Tensor:
+    """Return the variance of the mean of `rows`, number by number."""
+    return torch.stack(list(rows)).var(dim=0) / len(rows)
 
 
 def _measure_quantiles(values: Tensor, levels: Tensor) -> Tensor:
@@ -107,8 +154,7 @@ def _measure_spectrum(crops: Tensor) -> Tensor:
     side = crops.shape[-1]
     window = torch.hann_window(side, periodic=False, device=crops.device)
     window = window[:, None] * window
-    centered = crops - crops.mean(dim=(-2, -1), keepdim=True)
-    spectrum = torch.fft.rfft2(centered * window)
+    spectrum = torch.fft.rfft2(crops * window)
     power = (spectrum.real.square() + spectrum.imag.square()).mean(dim=(0, 1)) / window.square().sum()
     frequencies = torch.hypot(torch.fft.fftfreq(side)[:, None], torch.fft.rfftfreq(side)).to(crops.device)
     shells = (frequencies * 2 * N_SHELLS).long()

@@ -20,7 +20,7 @@ from cryogem.commands.hallucination import judge_hallucinations, list_failures
 from cryogem.commands.judging import keep_prior
 from cryogem.commands.model_facts import describe_card
 from cryogem.commands.simulate import build_protocol
-from cryogem.commands.training_plan import plan_training
+from cryogem.commands.training_plan import leave_out, plan_training
 from cryogem.config import TrainConfig, build_config
 from cryogem.dataset.reader import read_dataset
 from cryogem.evaluation.pickers import has_blob_picker
@@ -256,6 +256,18 @@ def test_whole_micrographs_are_held_out_of_many_and_strips_of_few():
     assert few.train == few.held_out == files[:3]
     assert (few.train_part, few.held_out_part) == ((0.0, 0.75), (0.75, 1.0))
     assert split_micrographs(files, 0.0) is None
+
+
+def test_nothing_of_a_micrograph_that_is_held_out_whole_is_simulated(plan):
+    dataset, calibration = plan.dataset, plan.dataset.calibration
+    first, *others = calibration.micrographs
+    protocol, left = build_protocol(dataset.config, calibration, 120.0), leave_out(dataset, {first.name})
+    sources = {draw_record(protocol, left.calibration, dataset.load_ensemble(), index).source for index in range(12)}
+
+    assert others
+    assert 0 not in sources
+    assert leave_out(dataset, {'another'}).calibration.micrographs == calibration.micrographs
+    assert leave_out(dataset, {one.name for one in calibration.micrographs}) is dataset
 
 
 def test_a_held_out_strip_is_not_learned_from(plan):

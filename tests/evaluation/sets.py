@@ -44,7 +44,7 @@ def _make_frame(kind: str, rng: np.random.Generator, index: int) -> Frame:
     elif kind == 'poisson_gaussian':
         noisy = add_poisson_gaussian_noise(clean.astype(np.float32), 500.0, 0.02, rng)
     elif kind == 'photographs':
-        noisy = _draw_photograph(rng)
+        noisy = draw_photograph(rng)
     else:
         noisy = clean + solvent + ice + draw_field(_SHOT, (SIDE, SIDE), rng) * (1.15 if kind == 'shot' else 1.0)
     sd = float(noisy.std())
@@ -77,14 +77,14 @@ def _through_ctf(image: np.ndarray, ctf: Ctf) -> np.ndarray:
     return torch.fft.irfft2(spectrum, s=image.shape).numpy()
 
 
-def _draw_photograph(rng: np.random.Generator) -> np.ndarray:
+def draw_photograph(rng: np.random.Generator, side: int = SIDE) -> np.ndarray:
     """Return rectangles of flat colour with sharp edges, as of walls and windows."""
-    picture = np.zeros((SIDE, SIDE))
+    picture = np.zeros((side, side))
     for _ in range(60):
-        y, x = rng.integers(SIDE, size=2)
+        y, x = rng.integers(side, size=2)
         h, w = rng.integers(10, 120, size=2)
         picture[y:y + h, x:x + w] = rng.normal()
-    return picture + 0.02 * rng.standard_normal((SIDE, SIDE))
+    return picture + 0.02 * rng.standard_normal((side, side))
 
 
 def replace_frame(frames: list[Frame], index: int, **changes) -> list[Frame]:
