@@ -31,7 +31,7 @@ from cryogem.evaluation.pose import (
     has_program,
     reconstruct_from_labels,
 )
-from cryogem.evaluation.programs import ProgramError, find_program
+from cryogem.evaluation.programs import ProgramError, find_topaz_program
 from cryogem.evaluation.regressor import learn_poses
 from cryogem.evaluation.report import Picture, Row
 from cryogem.evaluation.similarity import Encoder, choose_queries, draw_maps, make_encoder, make_topaz_encoder
@@ -79,7 +79,7 @@ def add_picking(proofs: Proofs, config: EvaluateConfig, first: GeneratedSet, arm
                 real: Sequence[Frame], output: Path) -> None:
     """Train Topaz on each arm and pick the real micrographs."""
     group = 'Picking proof: average precision on real micrographs'
-    program = find_program(config.topaz)
+    program = find_topaz_program(config.topaz)
     if program is None:
         proofs.rows.append(Row(group, 'Topaz', note=f'the program {config.topaz!r} is not installed: not measured'))
         return

@@ -121,9 +121,15 @@ def count_labelled(centers_yx: np.ndarray, shape: tuple[int, ...]) -> int:
 
 
 class TopazPicker:
-    """Topaz as a program: it sees micrographs binned until a particle has a radius of 8 px, as its authors advise."""
+    """Topaz as a program: it sees micrographs binned until a particle has a radius of 8 px, as its authors advise.
 
-    def __init__(self, program: str, folder: Path, diameter_px: float):
+    Parameters
+    ----------
+    program : the words that start it.
+    folder : for its files.
+    """
+
+    def __init__(self, program: Sequence[str], folder: Path, diameter_px: float):
         self._program, self._folder = program, folder
         self._binning = max(1.0, diameter_px / 2 / RADIUS_PX)
         self._shapes: dict[str, list[tuple[tuple[int, ...], tuple[int, ...]]]] = {}
@@ -166,7 +172,7 @@ class TopazPicker:
         start = '--pretrained' if training.is_pretrained else '--no-pretrained'
         prefix = f'{start.strip("-")}_{training.iterations}_{training.seed}'
         # Topaz takes no seed, it draws another one at every start: `training.seed` only tells repetitions apart
-        run_program([self._program, 'train', '-d', '-1', '-j', '1', '--method', 'PN', '--pi',
+        run_program([*self._program, 'train', '-d', '-1', '-j', '1', '--method', 'PN', '--pi',
                      f'{self._shares[training.arm]:.6f}', '-r', str(TRAINED_RADIUS), '--model', 'resnet8', '--units',
                      '32', start, '--epoch-size', str(training.iterations), '--num-epochs', '1', '--minibatch-size',
                      str(_MINIBATCH), '--minibatch-balance', str(_POSITIVE_SHARE), '--train-images', '.',
@@ -183,7 +189,7 @@ class TopazPicker:
         """
         folder, shapes = self._folder / arm, self._shapes[arm]
         names = [f'm{i:05d}' for i in range(len(shapes))]
-        run_program([self._program, 'extract', '-d', '-1', '-j', '1', '-r', str(RADIUS_PX), '-m', model, '-o',
+        run_program([*self._program, 'extract', '-d', '-1', '-j', '1', '-r', str(RADIUS_PX), '-m', model, '-o',
                      'picks.txt', *(f'{name}.mrc' for name in names)], folder)
         rows = [line.split('\t') for line in (folder / 'picks.txt').read_text().splitlines()[1:]]
         found = []

@@ -1,8 +1,10 @@
 """Other people's programs, run as they are: in a folder of their own, their words kept when they fail."""
 
+import importlib.util
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,6 +18,18 @@ class ProgramError(CryogemError):
 def find_program(name: str) -> str | None:
     """Return the path of a program by its name or path; None where there is none."""
     return shutil.which(os.path.expanduser(name))
+
+
+def find_topaz_program(name: str) -> tuple[str, ...] | None:
+    """Return the words that start Topaz, given as its name or path; None where it is not.
+
+    That of this Python, from ``pip install .[evaluation]``, is started by a module that lets it start beside any torch.
+    """
+    program = find_program(name)
+    own = Path(sys.executable).parent
+    if importlib.util.find_spec('topaz') and (Path(program).parent == own if program else name == 'topaz'):
+        return sys.executable, '-m', 'cryogem.evaluation.topaz_program'
+    return (program,) if program else None
 
 
 def run_program(arguments: Sequence[str], folder: Path, threads: int = 1) -> str:

@@ -1,10 +1,14 @@
 """Average precision as Topaz computes it, on Topaz's own files, and its intervals."""
 
+import importlib.util
+import os
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from cryogem.evaluation.frames import Frame
 from cryogem.evaluation.pickers import Picks
@@ -21,7 +25,7 @@ from cryogem.evaluation.picking import (
     score_picks,
     summarise,
 )
-from cryogem.evaluation.programs import ProgramError
+from cryogem.evaluation.programs import ProgramError, find_topaz_program
 from tests.topaz import find_topaz
 
 
@@ -157,7 +161,7 @@ def write_topaz(path, losses):
 
 def test_topaz_is_told_the_share_of_px_that_is_labelled(rng, tmp_path):
     frames = make_crowded(rng, 2)
-    picker = TopazPicker(write_topaz(tmp_path / 'topaz', [0.5, 0.3]), tmp_path / 'work', 2 * RADIUS_PX)
+    picker = TopazPicker((write_topaz(tmp_path / 'topaz', [0.5, 0.3]),), tmp_path / 'work', 2 * RADIUS_PX)
     picker.add_set('arm', frames)
     picker.train(Training('arm', True, 10, 0))
     words = (tmp_path / 'work' / 'arm' / 'words.txt').read_text().splitlines()
@@ -173,7 +177,7 @@ def test_topaz_is_told_the_share_of_px_that_is_labelled(rng, tmp_path):
 @pytest.mark.parametrize('losses', [[0.6, -3.0], [0.6, float('nan')], []])
 def test_a_training_that_ran_away_is_an_error_and_gives_no_figure(losses, rng, tmp_path):
     frames = make_crowded(rng, 1)
-    picker = TopazPicker(write_topaz(tmp_path / 'topaz', losses), tmp_path / 'work', 2 * RADIUS_PX)
+    picker = TopazPicker((write_topaz(tmp_path / 'topaz', losses),), tmp_path / 'work', 2 * RADIUS_PX)
     picker.add_set('arm', frames)
 
     with pytest.raises(ProgramError, match='ran away'):
@@ -181,11 +185,44 @@ def test_a_training_that_ran_away_is_an_error_and_gives_no_figure(losses, rng, t
     assert prove_picking(picker, [Training('arm', True, 10, 0)], {'arm': frames}, frames, RADIUS_PX) == ([], {})
 
 
+def test_the_topaz_of_this_python_is_started_by_a_module_and_any_other_as_it_is(tmp_path, monkeypatch):
+    other = write_topaz(tmp_path / 'topaz', [0.5])
+    own = (sys.executable, '-m', 'cryogem.evaluation.topaz_program')
+    monkeypatch.setenv('PATH', str(tmp_path / 'empty'))
+
+    monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None)
+    assert find_topaz_program('topaz') is None
+    assert find_topaz_program(other) == (other,)
+
+    monkeypatch.setattr(importlib.util, 'find_spec', lambda name: object())
+    assert find_topaz_program('topaz') == own
+    assert find_topaz_program(other) == (other,)
+    assert find_topaz_program(str(tmp_path / 'missing')) is None
+
+    monkeypatch.setattr(sys, 'executable', str(tmp_path / 'python'))
+    assert find_topaz_program(other) == (sys.executable, *own[1:])
+
+
+@pytest.mark.slow
+def test_topaz_starts_with_the_common_build_of_torchvision_beside_a_cpu_build_of_torch(tmp_path):
+    """What `pip install .[evaluation]` brings; there `topaz` itself ends with: operator torchvision::nms is unknown."""
+    python = Path(find_topaz()) / 'bin' / 'python'
+    if torch.version.cuda is not None:
+        pytest.skip('this torch has all that torchvision needs')
+    install = ['-m', 'pip', 'install', '--quiet', '--no-deps', '--target', tmp_path, 'torchvision==0.28.0']
+    subprocess.run([python, *install], check=True)
+    root = Path(__file__).resolve().parents[2]
+    said = subprocess.run([python, '-m', 'cryogem.evaluation.topaz_program', 'train', '--help'], capture_output=True,
+                          text=True, check=True, env={**os.environ, 'PYTHONPATH': f'{tmp_path}:{root}'}).stdout
+
+    assert '--pretrained' in said
+
+
 @pytest.mark.slow
 def test_a_trained_topaz_picks_crowded_micrographs_better_than_the_shipped_one(rng, tmp_path):
     program = str(Path(find_topaz()) / 'bin' / 'topaz')
     train, test = make_crowded(rng, 3), make_crowded(rng, 2)
-    picker = TopazPicker(program, tmp_path / 'work', 2 * RADIUS_PX)
+    picker = TopazPicker((program,), tmp_path / 'work', 2 * RADIUS_PX)
     trainings = [Training('shipped', True, 0, 0), Training('arm', True, 40, 0)]
     results, picks = prove_picking(picker, trainings, {'arm': train}, test, RADIUS_PX)
     shipped, trained = (one.average_precision for one in results)
