@@ -29,14 +29,6 @@ from cryogem.io.mrc import write_image, write_volume
 
 _SIDE, _COUNT, _BOX, _FIELD = 1024, 97, 90, 480.0       # px, particles, px, Å
 _PIXEL_SIZE = _FIELD / _BOX
-_MEASURE = """
-import resource, sys
-from cryogem.__main__ import main
-code = main(sys.argv[1:])
-used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-print(sum(one.ru_utime + one.ru_stime for one in used), used[0].ru_maxrss)
-sys.exit(code)
-"""
 
 
 @dataclass(frozen=True)
@@ -45,7 +37,7 @@ class Cost:
 
     seconds: float                          # of the clock
     cpu: float                              # seconds of all processors
-    peak: float = 0.0                       # MiB of the process that was started
+    peak: float = 0.0                       # MiB, of the largest process
 
 
 def main() -> None:
@@ -82,11 +74,14 @@ def run(arguments: list[str], n_cores: int | None = None) -> Cost:
     """Run the program in a process of its own, one thread in each worker, on `n_cores` cores or all."""
     cores = list(os.sched_getaffinity(0))[:n_cores]
     started = time.perf_counter()
-    done = subprocess.run([sys.executable, '-c', _MEASURE, *arguments], capture_output=True, text=True, check=True,
-                          env={**os.environ, 'OMP_NUM_THREADS': '1'},
-                          preexec_fn=lambda: os.sched_setaffinity(0, cores))
-    cpu, peak = done.stdout.splitlines()[-1].split()
-    return Cost(time.perf_counter() - started, float(cpu), int(peak) / 1024)
+    process = subprocess.Popen([sys.executable, '-m', 'cryogem', *arguments], stdout=subprocess.DEVNULL,
+                               env={**os.environ, 'OMP_NUM_THREADS': '1'},
+                               preexec_fn=lambda: os.sched_setaffinity(0, cores))
+    _, status, used = os.wait4(process.pid, 0)          # with what its own workers used
+    seconds = time.perf_counter() - started
+    if status:
+        sys.exit(f'cryogem {" ".join(arguments)} failed')
+    return Cost(seconds, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024)
 
 
 def measure(work: Callable[[], object]) -> Cost:

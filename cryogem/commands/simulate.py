@@ -18,6 +18,7 @@ from cryogem.commands.inputs import (
     read_real_micrographs,
     read_views,
 )
+from cryogem.commands.loading import load_in_background
 from cryogem.commands.making import describe_dataset, enter_output, make_dataset
 from cryogem.commands.memory import state_memory
 from cryogem.commands.planning import build_plan, cover_output, refine
@@ -59,9 +60,9 @@ def run(config: SimulateConfig, output: Path) -> None:
         device = choose_device(config.device)
         enter_output('simulate', config, output, team)
         find_symmetry_group(config.symmetry)            # an unknown group is refused before any work
+        load_in_background()
         maps, weights = read_maps(config.volume, config.volume_pixel_size, config)
-        calibration = team.in_turn(lambda: _agree_on_calibration(config, output, maps, weights, team))
-        volumes = [bring_to_pixel_size(one, calibration.pixel_size) for one in maps]
+        calibration, volumes = team.in_turn(lambda: _agree_on_calibration(config, output, maps, weights, team))
         ensemble = build_filtered_ensemble(volumes, weights, calibration.map_gain, device)
         plan = build_plan('simulate', config, calibration, _BOX_DIAMETERS * ensemble.diameter, config.symmetry)
         covering = cover_output(calibration, plan)
@@ -147,11 +148,10 @@ def learn_from(
 
 
 def _ablate(
-    config: SimulateConfig, calibration: Calibration, maps: Sequence[PreparedVolume], weights: Sequence[float]
+    config: SimulateConfig, calibration: Calibration, volumes: Sequence[PreparedVolume], weights: Sequence[float]
 ) -> Ablation:
     """Say what each part of the noise model is worth on the user's micrographs, which are read again for it."""
     pixel_size = calibration.pixel_size
-    volumes = [bring_to_pixel_size(one, pixel_size) for one in maps]
     ctfs = {one.name: one.ctf for one in calibration.micrographs}
     micrographs = [dataclasses.replace(one, ctf=ctfs.get(one.name, one.ctf))
                    for one in read_real_micrographs(config, pixel_size)]
@@ -220,24 +220,27 @@ def _report_fit(fit: SignalFit, pixel_size: float) -> None:
 
 def _agree_on_calibration(
     config: SimulateConfig, output: Path, maps: list[PreparedVolume], weights: list[float], team: Team
-) -> Calibration:
-    """Return the calibration with its signal; of several processes that make one dataset, all get the same."""
+) -> tuple[Calibration, list[PreparedVolume]]:
+    """Return the calibration with its signal, and the maps at its pixel size.
+
+    Of several processes that make one dataset, all get the same calibration.
+    """
     calibration, seen = _obtain_calibration(
         config, output, maps, config.continue_ or team.is_shared or not team.is_first)
+    volumes = [bring_to_pixel_size(one, calibration.pixel_size) for one in maps]
     if calibration.signal_scale is None:
-        volumes = [bring_to_pixel_size(one, calibration.pixel_size) for one in maps]
         protocol = build_protocol(config, calibration, max(one.diameter for one in volumes))
         calibration = calibrate_signal(calibration, protocol, volumes, weights, config.signal_to_noise)
     if not team.is_first:
-        return calibration
+        return calibration, volumes
     build_protocol(config, calibration, max(one.diameter for one in maps))     # what cannot be made starts no folder
     is_asked = config.ablation and not (output / layout.CALIBRATION_REPORT).exists()
-    ablation = _ablate(config, calibration, maps, weights) if is_asked else None
+    ablation = _ablate(config, calibration, volumes, weights) if is_asked else None
     start_dataset(output, describe_dataset('simulate', config))
     # before the calibration: a run that is continued with one has not seen the real micrographs any more
     if not (output / layout.CALIBRATION_REPORT).exists():
         write_calibration_report(output, calibration, seen, ablation)
-    return claim_calibration(output, calibration)
+    return claim_calibration(output, calibration), volumes
 
 
 def _obtain_calibration(

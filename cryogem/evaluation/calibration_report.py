@@ -18,7 +18,8 @@ from cryogem.imaging.ice import render_ice
 from cryogem.imaging.measurement import Inspection
 from cryogem.imaging.signal_fit import SignalQuality
 from cryogem.imaging.spectrum import N_SHELLS
-from cryogem.io.files import make_folder, replace_when_done, write_text
+from cryogem.io.files import make_folder, write_bytes, write_text
+from cryogem.io.png import encode_mask
 
 _SIDE = 420                                 # px of one picture of the sheet
 _SHOWN = 4                                  # micrographs on the sheet: the odd ones first
@@ -47,14 +48,14 @@ def write_calibration_report(
     ablation : what each part of the noise model is worth, where it was measured.
     """
     make_folder((folder / layout.CALIBRATION_REPORT).parent)
-    pictures = {layout.CALIBRATION_CURVES: draw_curves(calibration, seen)}
+    pictures = {layout.CALIBRATION_CURVES: _encode(draw_curves(calibration, seen))}
     if seen:
         make_folder(layout.outlier_path(folder, seen[0].name).parent)
         for one in seen:
-            _save(layout.outlier_path(folder, one.name), Image.fromarray(one.is_outlier.astype(np.uint8) * 255))
-        pictures[layout.CALIBRATION_SHEET] = draw_sheet(calibration, seen)
+            write_bytes(layout.outlier_path(folder, one.name), encode_mask(one.is_outlier))
+        pictures[layout.CALIBRATION_SHEET] = _encode(draw_sheet(calibration, seen))
     for name, picture in pictures.items():
-        _save(folder / name, picture)
+        write_bytes(folder / name, picture)
     write_text(folder / layout.CALIBRATION_REPORT, format_page(calibration, list(pictures.values()), ablation))
 
 
@@ -84,10 +85,11 @@ def draw_sheet(calibration: Calibration, seen: Sequence[Inspection]) -> Image.Im
 
 
 def format_page(
-    calibration: Calibration, pictures: Sequence[Image.Image], ablation: Ablation | None = None
+    calibration: Calibration, pictures: Sequence[bytes], ablation: Ablation | None = None
 ) -> str:
-    """Return one HTML page that needs no other file."""
-    images = ''.join(f'<p><img alt="" src="data:image/png;base64,{_encode(one)}"></p>' for one in pictures)
+    """Return one HTML page, with pictures as PNG, that needs no other file."""
+    images = ''.join(f'<p><img alt="" src="data:image/png;base64,{base64.b64encode(one).decode()}"></p>'
+                     for one in pictures)
     rows = ''.join(f'<tr><td>{html.escape(name)}</td><td>{html.escape(value)}</td></tr>'
                    for name, value in list_numbers(calibration))
     return (f'<!DOCTYPE html><html><head><meta charset="utf-8"><title>Calibration</title><style>{_STYLE}</style></head>'
@@ -235,12 +237,8 @@ def _frame(caption: str, picture: Image.Image) -> Image.Image:
     return framed
 
 
-def _save(path: Path, picture: Image.Image) -> None:
-    with replace_when_done(path) as temporary:
-        picture.save(temporary, format='PNG')
-
-
-def _encode(picture: Image.Image) -> str:
+def _encode(picture: Image.Image) -> bytes:
+    """Return a picture as PNG."""
     buffer = io.BytesIO()
     picture.save(buffer, format='PNG')
-    return base64.b64encode(buffer.getvalue()).decode('ascii')
+    return buffer.getvalue()

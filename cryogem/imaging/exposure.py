@@ -110,7 +110,8 @@ def expose(
     defocus_error : Å, largest difference between the defocus a particle is imaged with and the one recorded.
     calibration : where it holds the published ice, particles are multiplied by it before the CTF.
     """
-    margin = ensemble.box_size + measure_delocalisation(record.ctf, record.pixel_size)
+    # what lies farther outside reaches the frame with 1e-5 of the signal
+    margin = ensemble.box_size // 2 + measure_delocalisation(record.ctf, record.pixel_size)
     painting = paint(ensemble.projectors, record.particles, record.shape, margin, 2 * defocus_error)
     transmission = () if calibration is None else calibration.micrographs[record.source].transmission
     if transmission:

@@ -1,5 +1,6 @@
 """One virtual specimen seen along the beam: projected particles pasted in, sorted by height, and their masks."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -53,27 +54,24 @@ def paint(
     projectors: Sequence[ParticleProjector], particles: Sequence[Particle], shape: tuple[int, int], margin: int,
     slice_thickness: float,
 ) -> Painting:
-    """Paint particles into a frame with a margin; every particle must touch the frame with its margin.
+    """Paint particles into a frame with a margin; what lies beyond is left out.
 
     Parameters
     ----------
-    margin : px, at least the box of the projections.
-    slice_thickness : Å; particles whose heights round to the same slice share one defocus.
+    margin : px.
+    slice_thickness : Å; particles no farther apart in height share the defocus of the middle of their slice.
     """
     corners, fractions = split_centers(np.array([p.center_yx for p in particles]).reshape(-1, 2))
     images = project_particles(projectors, particles, fractions)
-    box = projectors[0].box_size
-    corners = corners + margin - box // 2
+    corners = corners - projectors[0].box_size // 2
     padded = (shape[0] + 2 * margin, shape[1] + 2 * margin)
-    levels = np.array([round(p.height / slice_thickness) for p in particles], dtype=int)
     slices = []
-    for level in np.unique(levels):
+    for height, members in _divide_heights(np.array([p.height for p in particles]), slice_thickness):
         density = torch.zeros(padded)
-        for i in np.flatnonzero(levels == level):
-            y, x = corners[i]
-            density[y:y + box, x:x + box] += images[i, 0]
-        slices.append((float(level) * slice_thickness, density))
-    masks = paint_silhouettes(images[:, 1].numpy(), [p.instance_id for p in particles], corners - margin, shape)
+        for i in members:
+            _add_clipped(density, images[i, 0], corners[i] + margin)
+        slices.append((height, density))
+    masks = paint_silhouettes(images[:, 1].numpy(), [p.instance_id for p in particles], corners, shape)
     return Painting(tuple(slices), margin, *masks)
 
 
@@ -81,3 +79,23 @@ def split_centers(centers_yx: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Split (n, 2) sub-pixel centres into whole pixels and the rest in [-0.5, 0.5)."""
     whole = np.floor(centers_yx + 0.5).astype(int)
     return whole, centers_yx - whole
+
+
+def _divide_heights(heights: np.ndarray, thickness: float) -> list[tuple[float, np.ndarray]]:
+    """Divide particles among as few equally thick slices as do; return the middle (Å) and the members of each."""
+    if not len(heights):
+        return []
+    low, reach = float(heights.min()), float(np.ptp(heights))
+    n_slices = max(1, math.ceil(reach / thickness))
+    levels = np.minimum((heights - low) * (n_slices / max(reach, 1e-9)), n_slices - 1).astype(int)
+    return [(low + (level + 0.5) * reach / n_slices, np.flatnonzero(levels == level)) for level in np.unique(levels)]
+
+
+def _add_clipped(canvas: torch.Tensor, image: torch.Tensor, corner_yx: np.ndarray) -> None:
+    """Add a square image to the canvas, but for what reaches beyond it."""
+    box = len(image)
+    (top, left), (height, width) = corner_yx.tolist(), canvas.shape
+    y, x = max(0, top), max(0, left)
+    bottom, right = min(height, top + box), min(width, left + box)
+    if y < bottom and x < right:
+        canvas[y:bottom, x:right] += image[y - top:bottom - top, x - left:right - left]

@@ -1,11 +1,12 @@
 """Maps of the particle: masked softly, flattened outside, brought to the working pixel size."""
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import ndimage
+from scipy import fft, ndimage  # numpy's transforms know no float32
 
 from cryogem.errors import InputError
 
@@ -116,10 +117,12 @@ def make_soft_mask(is_particle: np.ndarray, pixel_size: float) -> np.ndarray:
     labels, n_parts = ndimage.label(is_particle)
     sizes = ndimage.sum_labels(is_particle, labels, np.arange(1, n_parts + 1))
     kept = np.flatnonzero(sizes >= _LEAST_PART * sizes.sum()) + 1
-    solid = ndimage.binary_fill_holes(np.isin(labels, kept))
-    distance = ndimage.distance_transform_edt(~solid)
-    edge = max(_MASK_EDGE / pixel_size, 2.0)
-    return (0.5 + 0.5 * np.cos(np.pi * np.clip(distance / edge, 0, 1))).astype(np.float32)
+    solid, edge = np.isin(labels, kept), max(_MASK_EDGE / pixel_size, 2.0)
+    near = _find_bounds(solid, math.ceil(edge))         # beyond it all is solvent
+    distance = ndimage.distance_transform_edt(~ndimage.binary_fill_holes(solid[near]))
+    mask = np.zeros(is_particle.shape, dtype=np.float32)
+    mask[near] = 0.5 + 0.5 * np.cos(np.pi * np.clip(distance / edge, 0, 1))
+    return mask
 
 
 def low_pass_filter(density: np.ndarray, pixel_size: float, resolution: float) -> np.ndarray:
@@ -129,7 +132,8 @@ def low_pass_filter(density: np.ndarray, pixel_size: float, resolution: float) -
     cutoff = n * pixel_size / resolution
     window = np.clip((cutoff + 1 - radius) / 2, 0, 1)
     window = 0.5 - 0.5 * np.cos(np.pi * window)
-    return np.fft.irfftn(np.fft.rfftn(density) * window, s=density.shape).astype(np.float32)
+    spectrum = fft.rfftn(density.astype(np.float32, copy=False)) * window.astype(np.float32)
+    return fft.irfftn(spectrum, s=density.shape, overwrite_x=True)
 
 
 def filter_radially(volume: PreparedVolume, gain: Sequence[float] | np.ndarray) -> PreparedVolume:
@@ -142,8 +146,8 @@ def filter_radially(volume: PreparedVolume, gain: Sequence[float] | np.ndarray) 
     volume = grow_box(volume, volume.density.shape[0] + 2 * _FILTER_MARGIN)
     n = volume.density.shape[0]
     position = _radial_frequency(n) / (n / 2) * len(gain)
-    spectrum = np.fft.rfftn(volume.density) * np.interp(position, np.arange(len(gain)), gain)
-    return dataclasses.replace(volume, density=np.fft.irfftn(spectrum, s=volume.density.shape).astype(np.float32))
+    spectrum = fft.rfftn(volume.density) * np.interp(position, np.arange(len(gain)), gain).astype(np.float32)
+    return dataclasses.replace(volume, density=fft.irfftn(spectrum, s=volume.density.shape, overwrite_x=True))
 
 
 def resample(density: np.ndarray, pixel_size: float, working_pixel_size: float) -> np.ndarray:
@@ -157,13 +161,12 @@ def resample(density: np.ndarray, pixel_size: float, working_pixel_size: float) 
     ratio = pixel_size / working_pixel_size
     old = _find_exact_box(density.shape[0], ratio)
     new = int(round(old * ratio / 2)) * 2
-    padded = _center_in_box(density, old)
-    spectrum = np.fft.fftshift(np.fft.fftn(np.fft.ifftshift(padded)))
+    padded = _center_in_box(density.astype(np.float32, copy=False), old)
+    spectrum = fft.fftshift(fft.fftn(fft.ifftshift(padded)))
     spectrum = _center_in_box(spectrum, new)
     if new < old:
         spectrum[0], spectrum[:, 0], spectrum[:, :, 0] = 0, 0, 0      # Nyquist planes have lost their mirror images
-    result = np.fft.fftshift(np.fft.ifftn(np.fft.ifftshift(spectrum)).real) * (new / old) ** 3
-    return result.astype(np.float32)
+    return fft.fftshift(fft.ifftn(fft.ifftshift(spectrum)).real) * np.float32((new / old) ** 3)
 
 
 def grow_box(volume: PreparedVolume, box_size: int) -> PreparedVolume:
@@ -185,6 +188,12 @@ def measure_diameter(mask: np.ndarray, pixel_size: float) -> float:
     return float(2 * np.percentile(distances, 99.5) * pixel_size)
 
 
+def _find_bounds(is_solid: np.ndarray, margin: int) -> tuple[slice, ...]:
+    """Return the part of an array that holds all that is solid and `margin` px around it."""
+    bounds = ndimage.find_objects(is_solid.astype(np.int8))[0]
+    return tuple(slice(max(0, one.start - margin), one.stop + margin) for one in bounds)
+
+
 def _measure_wall_share(mask: np.ndarray) -> float:
     """Return the share of the six faces of the box that lies in the mask: at most a third for any particle."""
     faces = [mask.take(index, axis) for axis in range(3) for index in (0, -1)]
@@ -198,7 +207,7 @@ def _measure_solvent(density: np.ndarray, mask: np.ndarray) -> float:
 
 def _radial_frequency(n: int) -> np.ndarray:
     """Return (n, n, n//2 + 1) distances from zero frequency in units of 1/box."""
-    full, half = np.fft.fftfreq(n, 1 / n), np.fft.rfftfreq(n, 1 / n)
+    full, half = fft.fftfreq(n, 1 / n), fft.rfftfreq(n, 1 / n)
     return np.sqrt(full[:, None, None] ** 2 + full[None, :, None] ** 2 + half[None, None, :] ** 2)
 
 

@@ -8,9 +8,11 @@ import pytest
 
 from cryogem.conventions import euler_to_matrix
 from cryogem.imaging.calibration import MicrographCalibration
+from cryogem.imaging.ctf import image_specimen
 from cryogem.imaging.exposure import add_ice, draw_record, expose, expose_particles, spawn_generator
 from cryogem.imaging.ice import render_ice
 from cryogem.records import Ctf, Micrograph, Particle
+from cryogem.specimen.micrograph import paint
 from tests.imaging.synthetic import CTF, ICE, PIXEL_SIZE, SHAPE, make_calibration, make_protocol
 from tests.phantom import make_chiral_phantom, relative_error
 
@@ -267,6 +269,19 @@ def test_a_smaller_defocus_error_brings_the_picture_nearer_to_exact_heights(ense
     errors = [relative_error(expose(record, ensemble, defocus_error=one).clean, exact) for one in (20.0, 200.0)]
 
     assert 0 < errors[0] < 0.25 * errors[1]
+
+
+def test_a_wider_margin_changes_no_pixel_by_more_than_a_thousandth(ensemble):
+    """What is left out beyond the margin reaches the frame with less than anything that is measured on it."""
+    record = draw_record(make_protocol(count=40), make_calibration(1.0), ensemble, 0)
+    wide = paint(ensemble.projectors, record.particles, record.shape, 4 * ensemble.box_size, 100.0)
+
+    exact = image_specimen(wide, record.ctf, record.pixel_size)
+    difference = expose(record, ensemble).clean - exact
+
+    assert any(min(*one.center_yx, *np.subtract(SHAPE, one.center_yx)) < 0 for one in record.particles)
+    assert np.sqrt((difference ** 2).mean()) < 1e-4 * exact.std()
+    assert np.abs(difference).max() < 1e-3 * exact.std()
 
 
 def test_forbidden_regions_are_mirrored_with_the_ice_of_their_micrograph(ensemble):

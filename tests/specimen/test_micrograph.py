@@ -72,14 +72,32 @@ def test_a_painted_particle_lies_at_its_sub_pixel_centre_in_its_pose(chiral):
 
 
 def test_slices_gather_particles_of_like_height(ball):
-    heights = np.array([-160.0, -140, 0, 49, 51, 149])
+    heights = np.array([-160.0, -140, 0, 49, 51, 140])
     particles = make_particles(np.array([[20 + 22.0 * i, 100] for i in range(6)]), heights)
 
     painting = paint([ball], particles, SHAPE, MARGIN, 100.0)
 
     single = float(paint([ball], particles[:1], SHAPE, MARGIN, 100.0).slices[0][1].sum())
     counts = {height: round(float(density.sum()) / single) for height, density in painting.slices}
-    assert counts == {-200.0: 1, -100.0: 1, 0.0: 2, 100.0: 2}
+    assert counts == {-110.0: 2, -10.0: 1, 90.0: 3}         # none farther than 50 from the middle of its slice
+
+
+def test_heights_within_the_thickness_of_a_slice_need_but_one(ball):
+    particles = make_particles(np.array([[60.0, 60], [60, 100]]), np.array([-60.0, 40]))
+
+    assert [height for height, _ in paint([ball], particles, SHAPE, MARGIN, 100.0).slices] == [-10.0]
+
+
+def test_what_reaches_beyond_the_margin_is_cut_off(chiral):
+    """The same specimen with a small and a large margin agrees where both have it."""
+    particles = make_particles(np.array([[-10.0, 60], [70, 205], [165, -8], [80, 90]]))
+
+    (_, small), = paint([chiral], particles, SHAPE, 5, 100.0).slices
+    (_, large), = paint([chiral], particles, SHAPE, MARGIN, 100.0).slices
+
+    cut = MARGIN - 5
+    np.testing.assert_array_equal(small.numpy(), large.numpy()[cut:-cut, cut:-cut])
+    assert large[:cut].any()
 
 
 def test_masks_cover_the_painted_energy_and_little_else(ball, crowd):
