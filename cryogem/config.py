@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,6 +23,7 @@ PARTICLE_STACKS = ('none', 'clean', 'generated', 'both')
 DATASET_FORMATS = ('clean', 'masks', 'png', 'topaz', 'eman', 'cryolo', 'coco', 'cryodrgn')
 PIXEL_TYPES = ('float32', 'float16', 'int8')
 OUTPUT_SAMPLINGS = ('working', 'original')
+BOX_DIAMETERS = 1.5                         # box of particles where none is said
 
 SAMPLINGS = ('guided', 'uniform')
 INPUT_NOISES = ('measured', 'gaussian')
@@ -38,6 +40,11 @@ TRAINING_PRESETS: dict[str, dict[str, Any]] = {
 }
 
 ConfigType = TypeVar('ConfigType', bound='Config')
+
+
+def choose_box_size(length: float, pixel_size: float) -> int:
+    """Return the least even number of px that covers a length (Å) at a pixel size (Å/px)."""
+    return 2 * math.ceil(length / pixel_size / 2 - 1e-6)
 
 
 def _setting(default: Any, text: str, **more: Any) -> Any:

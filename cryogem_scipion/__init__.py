@@ -10,7 +10,7 @@ import pyworkflow.utils as pwutils
 from pyworkflow import Config
 
 from cryogem import __version__
-from cryogem_scipion.constants import CRYOGEM_ENV_ACTIVATION, CRYOGEM_TORCH, URL
+from cryogem_scipion.constants import CRYOGEM_CUDA_LIB, CRYOGEM_ENV_ACTIVATION, CRYOGEM_TORCH, URL
 from cryogem_scipion.installation import FLAG, buildCommand, findActivation
 
 _logo = 'logo.png'
@@ -44,6 +44,10 @@ class Plugin(pwem.Plugin):
         cls._defineVar(CRYOGEM_TORCH, '', var_type=pwem.VarTypes.STRING,
                        description="What 'scipion3 installb cryogem' gives to pip for torch, options included. Empty: "
                                    'the newest torch that the driver of this machine can serve.')
+        cls._defineVar(CRYOGEM_CUDA_LIB, '', var_type=pwem.VarTypes.FOLDER,
+                       description='Folder of the CUDA libraries for the engine, for instance /usr/local/cuda/lib64: '
+                                   'for a torch that was built against those of the machine. Empty: torch uses its '
+                                   'own, which pip and conda bring with it.')
 
     @classmethod
     def getEnvActivation(cls):
@@ -54,11 +58,16 @@ class Plugin(pwem.Plugin):
 
     @classmethod
     def getEnviron(cls):
-        """Return the variables of the engine's process; a foreign interpreter must not see Scipion's packages."""
+        """Return the variables of the engine's process; a foreign interpreter must not see Scipion's packages.
+
+        CUDA libraries are named only where the user says which: others than torch's own would be loaded in their place.
+        """
         environ = pwutils.Environ(os.environ)
         if cls.getEnvActivation():
             environ.pop('PYTHONPATH', None)
             environ.pop('PYTHONHOME', None)
+        if cls._getCudaLib():
+            environ.addLibrary(cls._getCudaLib())
         return environ
 
     @classmethod
@@ -69,11 +78,17 @@ class Plugin(pwem.Plugin):
     @classmethod
     def validateInstallation(cls):
         """Return what keeps the engine from running, as sentences; called often, so torch is looked for, not loaded."""
+        problems = [f'{CRYOGEM_CUDA_LIB} names the folder {folder}, which does not exist; correct it or leave it empty.'
+                    for folder in cls._getCudaLib().split(os.pathsep) if folder and not os.path.isdir(folder)]
         if not cls.getEnvActivation() and importlib.util.find_spec('torch') is None:
-            return [f"torch is not installed in Scipion's Python; install it there with 'scipion3 pip install torch', "
-                    f"make an environment with 'scipion3 installb cryogem', or set {CRYOGEM_ENV_ACTIVATION} to one "
-                    'that has it.']
-        return []
+            problems.append("torch is not installed in Scipion's Python; install it there with 'scipion3 pip install "
+                            "torch', make an environment with 'scipion3 installb cryogem', or set "
+                            f'{CRYOGEM_ENV_ACTIVATION} to one that has it.')
+        return problems
+
+    @classmethod
+    def _getCudaLib(cls) -> str:
+        return (cls.getVar(CRYOGEM_CUDA_LIB) or '').strip()
 
     @classmethod
     def defineBinaries(cls, env):

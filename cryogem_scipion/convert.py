@@ -30,6 +30,7 @@ _PAIRS = {'defocus_range': ('defocusMin', 'defocusMax'),
           'phase_shift': ('phaseShiftMin', 'phaseShiftMax')}
 AS_DEFAULT = 'default'                      # choice that leaves a setting to the engine
 _READ_BY_ENGINE = ('.mrc', '.tif', '.tiff', '.png', '.jpg', '.jpeg')
+_LARGEST, _LARGE_SHARE = 4, 0.05            # folders that a summary names, and their least share of the disk space
 _HEADER_TOLERANCE = 1e-3                    # relative difference of pixel sizes that is taken for rounding
 
 
@@ -308,6 +309,42 @@ def _exportVolume(volume, path: str) -> None:
 def getPattern(folder: str) -> str:
     """Return the pattern that matches all files of a folder, whatever its name holds."""
     return os.path.join(glob.escape(folder), '*')
+
+
+# --------------------------- disk space ---------------------------
+
+def removeCopies(paths: Iterable[str]) -> int:
+    """Remove files, and those in folders, that are no links, and return how many bytes that frees.
+
+    What the engine read of the inputs is linked where it can be; what had to be copied or converted can be made anew.
+    """
+    freed = 0
+    for path in paths:
+        found = [os.path.join(path, name) for name in os.listdir(path)] if os.path.isdir(path) else [path]
+        for file in found:
+            if os.path.isfile(file) and not os.path.islink(file):
+                freed += os.path.getsize(file)
+                os.remove(file)
+    return freed
+
+
+def describeDiskUse(folder: str, without: Sequence[str] = ()) -> str:
+    """Return what a folder takes on disk, and what most of it is by the names of its subfolders; links take nothing.
+
+    Parameters
+    ----------
+    without : paths in it that are not counted.
+    """
+    sizes: dict[str, int] = {}
+    for path, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if os.path.join(path, name) not in without]
+        found = [os.path.join(path, name) for name in files]
+        sizes[os.path.basename(path)] = sizes.get(os.path.basename(path), 0) + sum(
+            os.lstat(one).st_size for one in found if one not in without)
+    total = sum(sizes.values())
+    largest = sorted(sizes, key=lambda name: -sizes[name])[:_LARGEST]
+    parts = [f'{name} {pwutils.prettySize(sizes[name])}' for name in largest if sizes[name] > _LARGE_SHARE * total]
+    return f'Disk space: *{pwutils.prettySize(total)}*' + (f', of it {", ".join(parts)}' if len(parts) > 1 else '')
 
 
 # --------------------------- small things ---------------------------

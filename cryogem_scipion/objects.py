@@ -10,6 +10,7 @@ from pyworkflow.object import Float, Integer, String
 from cryogem.io.files import read_json
 
 CARD = 'card.json'
+_AT_THE_FLOOR = 1.1                        # times the distance of real crops to each other: no farther
 
 
 class CryogemSimulation(EMObject):
@@ -84,7 +85,25 @@ class CryogemModel(EMObject):
 
         As the engine does, which generates with that noise instead unless forced.
         """
-        return bool(self.getCard().get('description', {}).get('gates', {}).get('realism', {}).get('passed', True))
+        return bool(self._getRealism().get('passed', True))
+
+    def compareWithPrior(self) -> str:
+        """Return how near to held-out real crops it is, and the noise that it starts from, '' if unknown."""
+        found = self._getRealism()
+        if 'ratio_model' in found:
+            return (f'{found["ratio_model"]:.2f} times as far from held-out real crops as these are from each other, '
+                    f'that noise {found["ratio_prior"]:.2f} times')
+        if 'model' in found:
+            return f'distance to held-out real crops {found["model"]:.3g}, of that noise {found["prior"]:.3g}'
+        return ''
+
+    def isPriorGood(self) -> bool:
+        """Say whether the noise that it starts from is as near to the real crops as these are to each other."""
+        return self._getRealism().get('ratio_prior', float('inf')) <= _AT_THE_FLOOR
+
+    def _getRealism(self) -> dict[str, Any]:
+        """Return what the training found of its realism on held-out crops, empty if it was not judged."""
+        return self.getCard().get('description', {}).get('gates', {}).get('realism', {})
 
     def getFiles(self) -> set:
         """Return what has to be copied with the object."""
@@ -102,11 +121,10 @@ class CryogemModel(EMObject):
         if 'n_real_micrographs' in about:
             lines.append(f'learned from {about["n_real_micrographs"]} real and {about["n_simulated_micrographs"]} '
                          f'simulated micrographs in {about.get("seconds", 0) / 60:.1f} min on {about.get("device")}')
-        realism = about.get('gates', {}).get('realism')
-        if realism:
-            verdict = 'better' if realism['passed'] else 'not better: *generate* will use the prior unless forced'
-            lines.append(f'distance to held-out real crops {realism["model"]:.3g}, of its prior '
-                         f'{realism["prior"]:.3g} ({verdict})')
+        if self.compareWithPrior():
+            verdict = ('better than' if self.isGood() else 'no better than') + ' the noise it starts from'
+            lines.append(f'*{verdict}*: {self.compareWithPrior()}'
+                         + ('' if self.isGood() else '; *generate* uses that noise unless forced'))
         lines += [*self._describeSignal(about.get('gates', {})), *self._describeGuard(about.get('bias_guard'))]
         return [*lines, f'cryogem {card["version"]}, weights SHA-256 {card["weights_sha256"][:12]}']
 

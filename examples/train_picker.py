@@ -40,17 +40,19 @@ def main() -> None:
 
 def pick_real(workflow: Workflow, runs: dict[str, Any], args: argparse.Namespace) -> None:
     """Train Topaz on the generated micrographs, pick the real ones, extract and classify."""
+    from cryogem_scipion.tests.downstream import describeLabels
     made, real = runs['generate'], (runs['micrographs'], 'outputMicrographs')
     number = made.outputMicrographs.getSize()
     # Topaz sees binned pixels, and must see the real micrographs at the pixel size at which it learned
     pixel_size = made.outputMicrographs.getSamplingRate()
     radius = args.diameter / 2 / (args.scale * pixel_size)
+    learned, (width, height, _) = max(1, round(0.3 * radius)), made.outputMicrographs.getDim()
+    labels = describeLabels(made.outputCoordinates.getSize() / number, learned, width * height // args.scale ** 2)
     trained = workflow.run(
         'TopazProtTraining', 'train Topaz on generated',
         {'inputMicrographs': (made, 'outputMicrographs'), 'inputCoordinates': (made, 'outputCoordinates')},
-        scale=args.scale, radius=max(1, round(0.3 * radius)),
-        numEpochs=args.epochs, micsForTraining=number, kfold=min(5, number), trainExtra=args.topaz_options,
-        numPartPerImg=round(made.outputCoordinates.getSize() / number), gpuList='0')
+        scale=args.scale, radius=learned, numEpochs=args.epochs, micsForTraining=number, kfold=min(5, number),
+        trainExtra=f'{labels} {args.topaz_options}', gpuList='0')
     picked = workflow.run(
         'TopazProtPicking', 'pick the real micrographs',
         {'inputMicrographs': real, 'prevTopazModel': (trained, 'outputModel')},

@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 
-from cryogem.config import GenerateConfig, SimulateConfig
+from cryogem.config import GenerateConfig, SimulateConfig, choose_box_size
 from cryogem.dataset.plan import Plan
 from cryogem.errors import ConfigError
 from cryogem.imaging.background import evaluate_background_power
@@ -37,7 +37,7 @@ def build_plan(
     return Plan(
         command=command, seed=config.seed, prefix=config.prefix, n_micrographs=config.n_micrographs,
         pixel_size=pixel_size, shape=shape,
-        box_size=config.box_size or 2 * math.ceil(box_length / pixel_size / 2 - 1e-6), symmetry=symmetry,
+        box_size=config.box_size or choose_box_size(box_length, pixel_size), symmetry=symmetry,
         particles=config.particles, formats=formats, pixel_type=config.pixel_type)
 
 

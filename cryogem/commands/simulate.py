@@ -22,7 +22,7 @@ from cryogem.commands.loading import load_in_background
 from cryogem.commands.making import describe_dataset, enter_output, make_dataset
 from cryogem.commands.memory import state_memory
 from cryogem.commands.planning import build_plan, cover_output, refine
-from cryogem.config import SimulateConfig
+from cryogem.config import BOX_DIAMETERS, SimulateConfig
 from cryogem.dataset import layout
 from cryogem.dataset.plan import Plan
 from cryogem.dataset.production import Stages
@@ -49,7 +49,6 @@ from cryogem.specimen.volume import PreparedVolume, bring_to_pixel_size, filter_
 logger = logging.getLogger(__name__)
 
 _LEAST_PARTICLE = 8                         # px across: a particle below it has no shape, so a pixel size is wrong
-_BOX_DIAMETERS = 1.5                        # box of particles where none is said
 _TRIAL_INDEX = 2 ** 31                      # of the clean micrographs that calibrate the signal: apart from any run's
 _TRIAL_PARTICLES, _MOST_DRAWS = 600, 8      # pictured at the picks to average over views, and how often each pick
 
@@ -64,7 +63,7 @@ def run(config: SimulateConfig, output: Path) -> None:
         maps, weights = read_maps(config.volume, config.volume_pixel_size, config)
         calibration, volumes = team.in_turn(lambda: _agree_on_calibration(config, output, maps, weights, team))
         ensemble = build_filtered_ensemble(volumes, weights, calibration.map_gain, device)
-        plan = build_plan('simulate', config, calibration, _BOX_DIAMETERS * ensemble.diameter, config.symmetry)
+        plan = build_plan('simulate', config, calibration, BOX_DIAMETERS * ensemble.diameter, config.symmetry)
         covering = cover_output(calibration, plan)
         protocol = build_protocol(config, covering, ensemble.diameter)
         state_memory(plan, covering, ensemble, config.workers)

@@ -27,12 +27,8 @@ class SimulateForm:
                       help='The micrographs to imitate; particles must be dark in them. Needed when there are no '
                            'picks. With picks leave it empty to use the picked micrographs themselves, or give '
                            'another version of them with the same names, for instance a binned one.')
-        form.addParam('inputCTF', params.PointerParam, pointerClass='SetOfCTF', allowsNull=True,
-                      label='CTFs of the micrographs',
-                      help='CTFs estimated on the real micrographs; what is made has a defocus like theirs. Empty: '
-                           'those that the project knows of these micrographs are taken, the latest if there are '
-                           'several; if there are none they are estimated here, which takes a few seconds per '
-                           'micrograph.')
+        self._addCtfParam(form, 'what is made has a defocus like theirs',
+                          'without any, they are estimated here, which takes a few seconds per micrograph')
         form.addParam('estimateCtfs', params.BooleanParam, default=False, expertLevel=params.LEVEL_ADVANCED,
                       label='Estimate CTFs anew?',
                       help='Yes: where no CTFs are given, they are estimated here although the project knows some.')

@@ -11,7 +11,15 @@ from pyworkflow import BETA
 from pyworkflow.protocol import STEPS_SERIAL, params
 
 from cryogem.config import Config, default_of, help_of, key_of
-from cryogem_scipion.convert import collectSettings, computeDigest, findSettingErrors, getParamNames, listChoices
+from cryogem_scipion.convert import (
+    collectSettings,
+    computeDigest,
+    describeDiskUse,
+    findSettingErrors,
+    getParamNames,
+    listChoices,
+    removeCopies,
+)
 
 LIBRARIES = ('Paszke2019', 'Harris2020', 'Virtanen2020', 'Burnley2017')     # citations of what the engine rests on
 
@@ -21,11 +29,14 @@ class ProtCryogemBase(EMProtocol):
 
     _label: str | None = None
     _devStatus = BETA
+    # Every step needs the one before it, and the engine itself shares its work among processes: steps side by side
+    # would gain nothing, and the form would ask for threads of Scipion beside those of the engine.
     stepsExecutionMode = STEPS_SERIAL
     _configClass: type[Config] = Config
     _settingKeys: tuple[str, ...] = ()      # settings of the engine that are parameters of the form
     _assumedSettings: dict[str, Any] = {}   # that follow from inputs, whose lack is told elsewhere
     _settingLabels: dict[str, str] = {}     # of each setting, as its errors call it
+    _copiedInputs: tuple[str, ...] = ()     # in extra: copies of inputs that nothing needs once the run is finished
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
@@ -80,6 +91,19 @@ class ProtCryogemBase(EMProtocol):
         form.addParam('inputSimulation', params.PointerParam, pointerClass='CryogemSimulation', important=True,
                       label='Simulation', help=text, **kwargs)
 
+    def _addCtfParam(self, form, use: str, lack: str) -> None:
+        """Add the CTFs of real micrographs; they are found where none are given.
+
+        Parameters
+        ----------
+        use : what they are for, as the end of a sentence.
+        lack : what happens where the project knows none either, as the end of a sentence.
+        """
+        form.addParam('inputCTF', params.PointerParam, pointerClass='SetOfCTF', allowsNull=True,
+                      label='CTFs of the micrographs',
+                      help=f'CTFs estimated on the real micrographs: {use}. Empty: those that the project knows of '
+                           f'these micrographs are taken, the latest if there are several; {lack}.')
+
     def _addGpuParams(self, form, text: str = 'Id of the GPU to use, counted from 0.') -> None:
         """Add the hidden parameters from which Scipion makes the row of GPUs on top of the form."""
         form.addHidden(params.USE_GPU, params.BooleanParam, default=True, label='Use a GPU?',
@@ -126,6 +150,12 @@ class ProtCryogemBase(EMProtocol):
     def _forgetAllOutputs(self) -> None:
         """Remove all outputs of an earlier run, which are about to be made anew."""
         self._forgetOutputs(*[name for name, _ in self.iterOutputAttributes()])
+
+    def _cleanExtraFiles(self):
+        """Remove copies of inputs when the run is finished; a step that reads them has the same arguments as theirs."""
+        if self.isFinished():               # Scipion also cleans before a restart
+            freed = removeCopies(self._getCopiedPaths())
+            self.info(f'Copies of inputs were removed: {pwutils.prettySize(freed)}')
 
     # --------------------------- INFO functions ------------------------------
     def _validate(self):
@@ -190,9 +220,12 @@ class ProtCryogemBase(EMProtocol):
             described.append([pointer.getUniqueId() if target is not None else None, digest])
         return json.dumps(described)
 
+    def _getCopiedPaths(self) -> list[str]:
+        return [self._getExtraPath(name) for name in self._copiedInputs]
+
     def _keepSummary(self, *lines: str) -> None:
-        """Store the summary, from the last step."""
-        self.summaryVar.set('\n'.join(lines))
+        """Store the summary, from the last step, with what the run takes on disk."""
+        self.summaryVar.set('\n'.join([*lines, describeDiskUse(self._getExtraPath(), self._getCopiedPaths())]))
         self._store(self.summaryVar)
 
 

@@ -44,6 +44,7 @@ class ProtCryogemEvaluate(ProtCryogemBase):
                     'reconstruction', 'export', 'box_size', 'symmetry', 'seed')
 
     _assumedSettings = {'coordinates': ('x',)}
+    _copiedInputs = ('micrographs',)
 
     # --------------------------- DEFINE param functions ----------------------
     def _defineParams(self, form):
@@ -60,12 +61,9 @@ class ProtCryogemEvaluate(ProtCryogemBase):
         form.addParam('inputCoordinates', params.PointerParam, pointerClass='SetOfCoordinates', allowsNull=True,
                       label='Picked particles',
                       help='Particles picked on the real micrographs. Empty: what needs them is left out.')
-        form.addParam('inputCTF', params.PointerParam, pointerClass='SetOfCTF', allowsNull=True,
-                      label='CTFs of the micrographs',
-                      help='CTFs estimated on the real micrographs, all of them: how far the rings of real and of '
-                           'generated micrographs are from their labels is compared. Empty: those that the project '
-                           'knows of these micrographs are taken, the latest if there are several; without any, those '
-                           'that simulate found, where it measured these micrographs.')
+        self._addCtfParam(form, 'how far the rings of real and of generated micrographs are from their labels is '
+                                'compared, so that every real micrograph needs one',
+                          'without any, those that simulate found, where it measured these micrographs')
         self._addSetting(form, 'controls', 'Make controls?',
                          more='They show what a distance means: the same specimens under simpler noise.')
         for key, label, more in (('n_seeds', 'Repetitions', ''), ('crop_size', 'Crop size (px)', ''),
@@ -95,13 +93,13 @@ class ProtCryogemEvaluate(ProtCryogemBase):
     # --------------------------- INSERT steps functions ----------------------
     def _insertAllSteps(self):
         inputs, settings = self._describeEvaluateInputs(), self._getSettingsText()
-        self._insertFunctionStep(self.convertInputStep, inputs, needsGPU=False)
+        self._insertFunctionStep(self.convertInputStep, inputs, settings, needsGPU=False)
         self._insertFunctionStep(self.evaluateStep, inputs, settings, needsGPU=self.usesGpu())
         self._insertFunctionStep(self.createOutputStep, inputs, settings, needsGPU=False)
 
     # --------------------------- STEPS functions -----------------------------
     @tellInOneSentence
-    def convertInputStep(self, inputs):
+    def convertInputStep(self, inputs, settings):
         micSet = self.inputMicrographs.get()
         linked = linkMicrographs(micSet, self._getExtraPath('micrographs'))
         self.info(f'{len(linked)} real micrographs')
@@ -168,8 +166,8 @@ class ProtCryogemEvaluate(ProtCryogemBase):
         if micSet is None:
             return warnings
         if micSet.getSize() < _FEW_MICROGRAPHS:
-            warnings.append(f'*Real micrographs* are only {micSet.getSize()}: how much they differ among themselves '
-                            'is measured roughly.')
+            warnings.append(f'*Real micrographs*: {micSet.getSize()} are few, how much they differ among themselves is '
+                            'measured roughly.')
         known = findCtfs(self.getProject(), [micSet]) if self.inputCTF.get() is None else None
         missing = self._countWithoutCtf(known.get()) if known is not None else 0
         if missing:
@@ -246,7 +244,8 @@ class ProtCryogemEvaluate(ProtCryogemBase):
 
     def _describeReport(self, evaluation: CryogemEvaluation) -> list[str]:
         report = evaluation.getReport()
-        lines = [f'*{len(report["sets"])}* generated sets against *{report["n_real"]}* real micrographs at '
+        number = len(report['sets'])
+        lines = [f'*{number}* generated set{"s" * (number > 1)} against *{report["n_real"]}* real micrographs at '
                  f'*{report["pixel_size"]:.3g} Å/px*', *report['verdict']]
         return [*lines, *(f'*Warning*: {one}' for one in report['warnings']),
                 f'Report: {evaluation.getPage()}']

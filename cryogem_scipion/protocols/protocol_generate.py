@@ -103,9 +103,11 @@ class ProtCryogemGenerate(ProtCryogemMicrographs):
             warnings.append('*Model* does not say for which pixel size it was trained; make sure that it was that of '
                             'the *Simulation*.')
         if not model.isGood():
-            warnings.append('*Model* was found no better than the noise it starts from: '
+            remedy = ('that noise is as near as real micrographs are to each other, so there was little to learn'
+                      if model.isPriorGood() else 'train it longer, or on more micrographs')
+            warnings.append(f'*Model* was found no better than the noise it starts from ({model.compareWithPrior()}): '
                             + ('it is used all the same, as *Use the model in any case?* says.' if self.force
-                               else 'that noise is used in its place; train it longer.'))
+                               else f'that noise is used in its place; {remedy}.'))
         return warnings
 
     def _methods(self):

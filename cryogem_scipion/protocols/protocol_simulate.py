@@ -53,6 +53,7 @@ class ProtCryogemSimulate(SimulateForm, ProtCryogemMicrographs):
                     'ice_thickness', 'ice_tilt', 'ice_model', 'defocus_error', 'particle_diameter', 'mask_threshold',
                     'low_pass', 'defocus_range', 'astigmatism', 'phase_shift', 'b_factor', 'working_pixel_size', 'seed',
                     *FILE_KEYS)
+    _copiedInputs = ('volumes', 'mask.mrc')             # train reads the micrographs, too
 
     # --------------------------- DEFINE param functions ----------------------
     def _defineParams(self, form):
@@ -71,13 +72,13 @@ class ProtCryogemSimulate(SimulateForm, ProtCryogemMicrographs):
         inputs = self._describeInputs(self.inputVolumes, self.inputCoordinates, self._getMicrographPointer(),
                                       self.getCtfPointer(), self.inputMask, self.inputParticles)
         said = json.dumps([self.volumeWeights.get(''), self.exclusionMasks.get(''), self._getSettingsText()])
-        self._insertFunctionStep(self.convertInputStep, inputs, needsGPU=False)
+        self._insertFunctionStep(self.convertInputStep, inputs, said, needsGPU=False)
         self._insertFunctionStep(self.simulateStep, inputs, said, needsGPU=self.usesGpu())
         self._insertFunctionStep(self.createOutputStep, inputs, said, needsGPU=False)
 
     # --------------------------- STEPS functions -----------------------------
     @tellInOneSentence
-    def convertInputStep(self, inputs):
+    def convertInputStep(self, inputs, said):
         self.writeEngineInputs(self._getExtraPath())
 
     @tellInOneSentence
@@ -168,7 +169,7 @@ class ProtCryogemSimulate(SimulateForm, ProtCryogemMicrographs):
         chosen, groups = self.chooseMicrographs()
         picks = sum(len(groups.get(mic.getObjId(), ())) for mic in chosen)
         if groups and picks < _FEW_PICKS:
-            warnings.append(f'*Picked particles* are only {picks}: density and noise will be measured roughly.')
+            warnings.append(f'*Picked particles*: {picks} are few, density and noise will be measured roughly.')
         if self.inputCoordinates.get() is None:
             warnings.append('*Picked particles* are empty: nothing shows whether particles are dark or bright in the '
                             '*Real micrographs*, they are taken to be dark.')
@@ -176,7 +177,7 @@ class ProtCryogemSimulate(SimulateForm, ProtCryogemMicrographs):
             warnings.append(f'*Real micrographs* with all that is given, picks and CTFs, are {len(chosen)} of '
                             f'{micSet.getSize()}: only these will be used.')
         if len(chosen) < _FEW_MICROGRAPHS:
-            warnings.append(f'*Real micrographs* are only {len(chosen)}: what is made will vary less than your data.')
+            warnings.append(f'*Real micrographs*: {len(chosen)} are few, what is made will vary less than your data.')
         return warnings
 
     def _methods(self):

@@ -1,11 +1,12 @@
-"""Where the programs that come after us are: plugins for Relion and Topaz, Relion itself, Topaz in its environment."""
+"""Where the programs that come after us are, plugins for Relion and Topaz, Relion, Topaz; and what Topaz is told."""
 
+import math
 import os
 import shutil
 import sys
 from pathlib import Path
 
-_PLUGINS, _TOPAZ = 'CRYOGEM_TEST_PLUGINS', 'CRYOGEM_TEST_TOPAZ'
+_PLUGINS, _TOPAZ, _EXAMPLES = 'CRYOGEM_TEST_PLUGINS', 'CRYOGEM_TEST_TOPAZ', 'CRYOGEM_TEST_EXAMPLES'
 
 
 def findFolder(variable: str, name: str) -> Path | None:
@@ -14,6 +15,14 @@ def findFolder(variable: str, name: str) -> Path | None:
     if os.environ.get(variable):
         candidates.insert(0, Path(os.environ[variable]))
     return next((folder for folder in candidates if (folder / '.installed').exists()), None)
+
+
+def findExamples() -> Path | None:
+    """Return the folder of the example scripts: named by the variable, else beside this package in a checkout."""
+    candidates = [parent / 'examples' for parent in Path(__file__).resolve().parents]
+    if os.environ.get(_EXAMPLES):
+        candidates.insert(0, Path(os.environ[_EXAMPLES]))
+    return next((folder for folder in candidates if (folder / 'workflow.py').exists()), None)
 
 
 def findMissing() -> str:
@@ -25,6 +34,21 @@ def findMissing() -> str:
     if shutil.which('relion_refine') is None:
         return 'relion is not installed'
     return ''
+
+
+def describeLabels(particles: float, radius: int, area: int) -> str:
+    """Return the options of topaz train for micrographs whose particles are all labelled: their share, and no others.
+
+    The share is given outright: from a number of particles topaz-em 0.3.20 takes 2 r + 1 times what it is, more than
+    1 on crowded micrographs, and then everything is picked.
+
+    Parameters
+    ----------
+    particles : labelled on a micrograph, on average.
+    radius : of the disc that is learned as particle, px.
+    area : of a micrograph, px.
+    """
+    return f'--num-particles -1 --method PN --pi {particles * math.pi * radius ** 2 / area:.4f}'
 
 
 def makeEnvironment(home: Path) -> dict[str, str]:

@@ -14,6 +14,37 @@ from cryogem.io.star import read_coordinates, read_tables
 from cryogem_scipion import convert
 
 
+class TestDiskUse(unittest.TestCase):
+    """What a run takes on disk, and what of it is not needed once it is finished."""
+
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory(prefix='cryogem_disk_')
+        self.addCleanup(folder.cleanup)
+        self.root = Path(folder.name, 'extra')
+        for name, size in (('real/kept', 0), ('set/clean/a', 3 << 20), ('set/micrographs/a', 6 << 20),
+                           ('copies/b', 99)):
+            path = self.root / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(b'x' * size)
+        (self.root / 'copies' / 'link').symlink_to(self.root / 'set' / 'micrographs' / 'a')
+
+    def test_a_run_says_what_it_takes_on_disk_and_what_most_of_it_is(self):
+        self.assertEqual(convert.describeDiskUse(str(self.root)),
+                         'Disk space: *9.0 MB*, of it micrographs 6.0 MB, clean 3.0 MB')
+        self.assertEqual(convert.describeDiskUse(str(self.root / 'set' / 'clean')), 'Disk space: *3.0 MB*')
+
+    def test_what_will_be_removed_is_not_counted(self):
+        without = [str(self.root / 'set' / 'micrographs'), str(self.root / 'set' / 'clean' / 'a')]
+        self.assertNotIn('MB', convert.describeDiskUse(str(self.root), without))
+
+    def test_copies_are_removed_and_links_stay(self):
+        paths = [str(self.root / name) for name in ('copies', 'set/clean/a', 'nowhere')]
+        self.assertEqual(convert.removeCopies(paths), 99 + (3 << 20))
+        left = {str(path.relative_to(self.root)) for path in self.root.rglob('*') if not path.is_dir()}
+        self.assertEqual(left, {'copies/link', 'real/kept', 'set/micrographs/a'})
+        self.assertTrue((self.root / 'copies' / 'link').exists())
+
+
 class TestSets(unittest.TestCase):
     """Sets written to disk and read back."""
 

@@ -14,13 +14,13 @@ import numpy as np
 from pwem.objects import SetOfClasses2D, SetOfCoordinates, SetOfCTF, SetOfMicrographs, SetOfParticles
 
 from cryogem_scipion.tests.data import Specimen, findRealData, makeSyntheticData, readRealData
-from cryogem_scipion.tests.downstream import findMissing, makeEnvironment
+from cryogem_scipion.tests.downstream import findExamples, findMissing, makeEnvironment
 from cryogem_scipion.tests.marks import slow
 
-_EXAMPLES = next((parent / 'examples' for parent in Path(__file__).resolve().parents
-                  if (parent / 'examples' / 'workflow.py').exists()), None)
+_EXAMPLES = findExamples()
 _NUMBER_OF_REAL = 3                                     # micrographs that are used, to be quick
-_WITHOUT_EXAMPLES = 'the example scripts are part of a checkout, not of an installation' if _EXAMPLES is None else ''
+_WITHOUT_EXAMPLES = ('the example scripts are part of a checkout, not of an installation; CRYOGEM_TEST_EXAMPLES names '
+                     'their folder' if _EXAMPLES is None else '')
 
 
 def runExample(script: str, specimen: Specimen, folder: Path, options: list[str], environment: dict[str, str]) -> str:

@@ -120,4 +120,5 @@ class TestCryogemTutorial(TestCase):
                    specimen.boxSize)
         return {'map': specimen.volume, 'map_pixel_size': 4.0, 'micrographs': specimen.micrographs,
                 'held_out': str(root / 'held_out' / '*.mrc'), 'pixel_size': 4.0, 'acquisition': specimen.acquisition,
-                'picks': str(root / 'picks.sqlite'), 'box_size': specimen.boxSize, 'diameter': 112}
+                'picks': str(root / 'picks.sqlite'), 'box_size': specimen.boxSize, 'diameter': 112,
+                'area': 320 ** 2}

@@ -16,7 +16,7 @@ from cryogem_scipion.tests.data import makeSyntheticData
 from cryogem_scipion.tests.test_chain import ChainTest
 from cryogem_scipion.viewers import CryogemModelViewer
 from cryogem_scipion.viewers.viewer_train import groupColumns
-from cryogem_scipion.viewers.views import PageView, PictureView, TableView, flatten
+from cryogem_scipion.viewers.views import PageView, PictureView, TableView, flatten, moveLast
 from cryogem_scipion.wizards import proposals
 from cryogem_scipion.wizards.dialogs import GivenUp
 from cryogem_scipion.wizards.proposals import ProposalError
@@ -63,7 +63,8 @@ class TestCryogemWizards(InterfaceTest):
         domain = pw.Config.getDomain()
         found = domain.findWizards(self.newSimulate(), DESKTOP_TKINTER)
         self.assertLessEqual({'particleDiameter', 'maskThreshold', 'particlesMean', 'particlesSd', 'minimumDistance',
-                              'defocusMin', 'defocusMax', 'workingPixelSize', 'nMicrographs', 'preview'}, set(found))
+                              'defocusMin', 'defocusMax', 'workingPixelSize', 'boxSize', 'nMicrographs',
+                              'preview'}, set(found))
         for name, wizard in found.items():
             self.assertTrue(wizard.__name__.startswith('Cryogem'), name)
         self.assertIn('nMicrographs', domain.findWizards(self.newProtocol(ProtCryogemGenerate), DESKTOP_TKINTER))
@@ -105,6 +106,14 @@ class TestCryogemWizards(InterfaceTest):
         protocol = self.newSimulate(particleDiameter=900.0)
         self.assertEqual(proposals.proposePixelSize(protocol, self.makeFolder()).values['workingPixelSize'], 12.0)
 
+    def test_the_box_is_that_of_an_empty_field_in_pixels_of_what_is_written(self):
+        protocol, folder = self.newSimulate(particleDiameter=100.0), self.makeFolder()
+        self.assertEqual(proposals.proposeBoxSize(protocol, folder).values, {'boxSize': 38})       # 150 Å of 4 Å
+        protocol.workingPixelSize.set(6.0)
+        self.assertEqual(proposals.proposeBoxSize(protocol, folder).values, {'boxSize': 26})
+        protocol.outputSampling.set(protocol.getParam('outputSampling').choices.index('original'))
+        self.assertEqual(proposals.proposeBoxSize(protocol, folder).values, {'boxSize': 38})
+
     def test_a_wanted_number_of_particles_gives_that_of_the_micrographs(self):
         protocol = self.newSimulate(particlesMean=40.0, particlesSd=0.0)
         each = proposals.countForSimulate(protocol)
@@ -118,6 +127,7 @@ class TestCryogemWizards(InterfaceTest):
                                (proposals.proposeFromPicks, 'Picked particles'),
                                (proposals.proposeDefocus, 'CTFs of the micrographs'),
                                (proposals.proposePixelSize, 'Real micrographs'),
+                               (proposals.proposeBoxSize, 'Real micrographs'),
                                (proposals.makePreview, 'Picked particles')):
             with self.assertRaisesRegex(ProposalError, label):
                 propose(protocol, self.makeFolder())
@@ -247,6 +257,17 @@ class TestCryogemViewers(InterfaceTest):
     def test_columns_of_the_metrics_are_losses_realism_or_gradients(self):
         groups = groupColumns(['step', 'g_loss', 'gradient_penalty', 'd_gradient', 'realism_frechet', 'seconds'])
         self.assertEqual(list(groups.values()), [['g_loss', 'gradient_penalty'], ['realism_frechet'], ['d_gradient']])
+
+    def test_losses_that_are_always_zero_are_not_shown(self):
+        figure = self.openAll(self.train)['losses'][0].getFigure()
+        shown = {line.get_label() for axes in figure.axes for line in axes.lines}
+        self.assertIn('statistics loss', shown)
+        self.assertNotIn('d loss', shown)                       # the preset has no discriminator
+
+    def test_the_long_notes_of_a_table_come_last(self):
+        columns, rows = moveLast('note', ['measure', 'note', 'real'], [['power', 'long', '1']])
+        self.assertEqual((columns, rows), (['measure', 'real', 'note'], [['power', '1', 'long']]))
+        self.assertEqual(moveLast('note', ['a', 'b'], [['1', '2']]), (['a', 'b'], [['1', '2']]))
 
     def test_leaves_of_settings_become_rows(self):
         rows = flatten({'a': {'b': 1.5, 'c': [1, 2]}, 'd': [{'e': True}], 'f': list(range(9))})

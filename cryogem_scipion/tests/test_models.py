@@ -12,11 +12,13 @@ from pathlib import Path
 from unittest import mock
 
 from pwem.objects import SetOfCTF
+from pwem.protocols import ProtImportVolumes
 from pyworkflow.object import RELATION_SOURCE, Pointer
 from pyworkflow.protocol import MODE_RESUME
 
 from cryogem.io.files import read_json, write_json
 from cryogem.io.star import read_tables
+from cryogem_scipion import convert
 from cryogem_scipion.objects import CryogemModel
 from cryogem_scipion.protocols import (
     ProtCryogemEvaluate,
@@ -93,7 +95,15 @@ class TestCryogemModels(InProcess, ChainTest):
         path = Path(model.getPath(), 'card.json')
         kept = path.read_text()
         card = json.loads(kept)
+        floors = {'passed': False, 'model': 2.0, 'prior': 1.0, 'ratio_model': 1.5}
         try:
+            for ratio, remedy in ((1.05, 'there was little to learn'), (1.4, 'train it longer')):
+                card['description']['gates'] = {'realism': {**floors, 'ratio_prior': ratio}}
+                path.write_text(json.dumps(card))
+                told, = generate.warnings()
+                self.assertIn(remedy, told)
+                self.assertIn(f'1.50 times as far from held-out real crops as these are from each other, that noise '
+                              f'{ratio:.2f} times', told)
             for isPassed, expected in ((True, ''), (False, 'that noise is used in its place')):
                 card['description']['gates'] = {'realism': {'passed': isPassed, 'model': 2.0, 'prior': 1.0}}
                 path.write_text(json.dumps(card))
@@ -264,12 +274,41 @@ class TestCryogemModels(InProcess, ChainTest):
         report = protocol.outputEvaluation.getReport()
         self.assertEqual(report['sets'], ['measured_noise'])            # the label of the run
         summary = ' '.join(protocol.summary())
-        self.assertIn('*1* generated sets against *2* real micrographs', summary)
+        self.assertIn('*1* generated set against *2* real micrographs', summary)
         for sentence in (*report['verdict'], *report['warnings']):
             self.assertIn(sentence, summary)
         self.assertTrue(os.path.exists(protocol.outputEvaluation.getPage()))
         self.assertIn('Bepler', ' '.join(protocol.citations()))
         self.assertIn(('outputMicrographs', 'outputEvaluation'), self.getRelated(protocol, RELATION_SOURCE))
+
+    def listCopies(self, protocol, name):
+        return [path.name for path in Path(protocol._getExtraPath(name)).iterdir() if not path.is_symlink()]
+
+    def test_copies_that_evaluate_needed_are_gone_when_it_is_finished_and_made_again_for_other_settings(self):
+        protocol = self.newEvaluate(self.generate)
+        with mock.patch.object(convert, '_READ_BY_ENGINE', ()):         # so that real micrographs are converted
+            for seed in (0, 1):
+                protocol.seed.set(seed)
+                self.launchProtocol(protocol)
+                self.assertTrue(protocol.isFinished(), protocol.getErrorMessage())
+                self.assertEqual(self.listCopies(protocol, 'micrographs'), [])
+                self.assertIn('Disk space: *', protocol.summary()[-1])
+                protocol.runMode.set(MODE_RESUME)
+
+    def test_copies_of_maps_are_gone_when_a_simulation_is_finished_and_made_again_for_more_micrographs(self):
+        finer = self.newProtocol(ProtImportVolumes, filesPath=self.specimen.volume, samplingRate=3.9)
+        self.launchProtocol(finer)
+        protocol = self.newProtocol(ProtCryogemSimulate, useGpu=False, nMicrographs=1)
+        for name, run, output in (('inputVolumes', finer, 'outputVolume'),
+                                  ('inputCoordinates', self.importPicks, 'outputCoordinates')):
+            self.linkInput(protocol, name, run, output)
+        for number in (1, 2):
+            protocol.nMicrographs.set(number)
+            self.launchProtocol(protocol)
+            self.assertSetSize(protocol.outputMicrographs, number)
+            self.assertEqual(self.listCopies(protocol, 'volumes'), [])  # the header says 4 Å: it had to be copied
+            self.assertRegex(protocol.summary()[-1], r'Disk space: \*[\d.]+ MB\*, of it .*micrographs')
+            protocol.runMode.set(MODE_RESUME)
 
     def test_a_scheduled_run_is_told_of_all_runs_before_it(self):
         protocol = self.newEvaluate(self.generate)

@@ -11,13 +11,14 @@ from unittest import mock
 import pyworkflow as pw
 from pwem.objects import Class3D, Particle, SetOfClasses3D, SetOfParticles, Volume
 from pwem.protocols import ProtImportMicrographs, ProtImportVolumes
+from pyworkflow.config import VariablesRegistry
 from pyworkflow.protocol import params
 from pyworkflow.tests import BaseTest, setupTestProject
 
 import cryogem_scipion
 from cryogem.config import default_of
 from cryogem_scipion import engine
-from cryogem_scipion.constants import CRYOGEM_ENV_ACTIVATION
+from cryogem_scipion.constants import CRYOGEM_CUDA_LIB, CRYOGEM_ENV_ACTIVATION, CRYOGEM_TORCH
 from cryogem_scipion.convert import collectSettings
 from cryogem_scipion.protocols import (
     ProtCryogemEvaluate,
@@ -226,6 +227,22 @@ class TestCryogemForms(BaseTest):
             self.assertEqual(protocol.evalParamCondition('snr'), name in ('gaussian', 'poisson_gaussian'))
             self.assertEqual(protocol.evalParamCondition('dose'), name in ('poisson', 'poisson_gaussian'))
 
+    def test_ctfs_are_asked_for_in_the_same_words_and_each_form_says_what_for(self):
+        fields = [self.newProtocol(one).getParam('inputCTF') for one in (ProtCryogemSimulate, ProtCryogemEvaluate)]
+        self.assertEqual(len({one.getLabel() for one in fields}), 1)
+        texts = [str(one.help) for one in fields]
+        self.assertTrue(all('those that the project knows of these micrographs are taken' in text for text in texts))
+        self.assertIn('estimated here', texts[0])
+        self.assertIn('every real micrograph needs one', texts[1])
+
+    def test_threads_of_the_form_are_those_of_the_engine_and_what_a_cluster_reserves(self):
+        for protocolClass in PROTOCOLS:
+            protocol = self.newProtocol(protocolClass, numberOfThreads=3)
+            self.assertTrue(protocolClass.modeSerial(protocol))
+            self.assertEqual(protocol.getParam('numberOfThreads').getLabel() if protocol.allowThreads else 'Threads',
+                             'Threads')
+            self.assertEqual((protocol.getBinThreads(), protocol._getComputeSettings()['workers']), (3, 3))
+
     def test_a_simulation_that_is_not_finished_is_refused(self):
         for protocolClass in (ProtCryogemTrain, ProtCryogemGenerate):
             protocol = self.newProtocol(protocolClass)
@@ -303,6 +320,22 @@ class TestCryogemEngine(BaseTest):
                 mock.patch.dict(os.environ, {'PYTHONPATH': '/somewhere'}):
             self.assertNotIn('PYTHONPATH', plugin.getEnviron())
             self.assertEqual(plugin.validateInstallation(), [])
+
+    def test_cuda_libraries_are_those_of_torch_unless_the_user_names_others(self):
+        plugin = cryogem_scipion.Plugin
+        with tempfile.TemporaryDirectory() as folder, mock.patch.dict(os.environ, {'LD_LIBRARY_PATH': '/others'}):
+            for named, expected in (('', '/others'), (folder, f'{folder}:/others')):
+                with mock.patch.dict(plugin._vars, {CRYOGEM_CUDA_LIB: named}):
+                    self.assertEqual(plugin.getEnviron()['LD_LIBRARY_PATH'], expected)
+                    self.assertEqual(plugin.validateInstallation(), [])
+        with mock.patch.dict(plugin._vars, {CRYOGEM_CUDA_LIB: '/nowhere/lib64'}):
+            message, = plugin.validateInstallation()
+        self.assertIn(f'{CRYOGEM_CUDA_LIB} names the folder /nowhere/lib64, which does not exist', message)
+
+    def test_the_variables_are_offered_with_a_description_in_the_editor_of_scipion(self):
+        offered = VariablesRegistry.variables()
+        for name in (CRYOGEM_ENV_ACTIVATION, CRYOGEM_TORCH, CRYOGEM_CUDA_LIB):
+            self.assertIn('Empty:', offered[name].description)
 
     def test_missing_torch_is_told_with_two_remedies(self):
         with mock.patch('importlib.util.find_spec', return_value=None):

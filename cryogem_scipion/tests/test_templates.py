@@ -158,7 +158,8 @@ class TestCryogemPickerTemplateRun(ScheduledTest):
         home = tempfile.TemporaryDirectory(prefix='cryogem_programs_')
         self.addCleanup(home.cleanup)
         fields = {**self.describeData(3, 320), 'generated': 5, 'epochs': 1, 'scale': 1, 'topaz_mics': 5,
-                  'per_mic': 15, 'topaz_options': '--epoch-size 60 --minibatch-size 32', 'pick_scale': 1, 'radius': 12,
+                  'topaz_options': '--num-particles -1 --method PN --pi 0.02 --epoch-size 60 --minibatch-size 32',
+                  'pick_scale': 1, 'radius': 12,
                   'threshold': -6, 'classes': 2, 'mask': 150, 'iterations': 1}
         runs = self.schedule('cryogem-train-picker', fields, makeEnvironment(Path(home.name)))
         self.assertEqual(len(runs), 11)

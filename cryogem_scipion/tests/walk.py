@@ -1,10 +1,10 @@
 """Walks through the tutorial in Scipion's real window: from the imports to picks on real micrographs, form by form.
 
-    xvfb-run -a -s '-screen 0 1600x1200x24' python -m cryogem_scipion.tests.walk PROJECT FOLDER PLAN.json
+    xvfb-run -a -s '-screen 0 1600x1200x24' python -m cryogem_scipion.tests.walk PROJECT FOLDER PLAN
 
 Every form is opened, filled in as the plan says, and executed by its button; the time that each run took is printed.
-The plan is a list of steps, see `planTutorial`. Run by test_gui.py on small synthetic data; on real micrographs it
-makes the project of the pictures in the manual.
+The plan is a file with a list of steps, see `planTutorial`, or a folder of real data. Run by test_gui.py on small
+synthetic data; on real micrographs it makes the project of the pictures in the manual, which window.py then takes.
 """
 
 import argparse
@@ -15,9 +15,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import mrcfile
+
+from cryogem_scipion.tests.data import describeMicrographs, readRealData, writePicks
+from cryogem_scipion.tests.downstream import describeLabels
 from cryogem_scipion.tests.window import Driver, execute
 
 _LONG = 3600                                # s for one run
+_JUDGES = 3                                 # real micrographs that nothing is learned from
 
 
 def planTutorial(data: dict[str, Any], sizes: dict[str, Any], withPicker: bool) -> list[dict[str, Any]]:
@@ -26,8 +31,10 @@ def planTutorial(data: dict[str, Any], sizes: dict[str, Any], withPicker: bool) 
     Parameters
     ----------
     data : map, map_pixel_size (Å/px), micrographs (pattern), held_out (pattern), pixel_size (Å/px), acquisition
-        (keywords of the import), picks (coordinates.sqlite), box_size (px), diameter (Å).
-    sizes : simulated, generated (micrographs), steps, epochs, topaz_options, classes, iterations.
+        (keywords of the import), picks (coordinates.sqlite), box_size (px), diameter (Å),
+        area (px of a micrograph).
+    sizes : simulated, generated (micrographs), steps, controls, particles (on a micrograph), epochs, topaz_options,
+        threshold, classes, iterations.
     withPicker : Topaz and Relion come last.
     """
     mics = {'samplingRate': data['pixel_size'], **data['acquisition']}
@@ -50,14 +57,46 @@ def planTutorial(data: dict[str, Any], sizes: dict[str, Any], withPicker: bool) 
     return plan + (planPicker(data, sizes) if withPicker else [])
 
 
+def planRealData(source: Path, folder: Path) -> list[dict[str, Any]]:
+    """Return the tutorial on the real data in `source`; links and picks go into `folder`, the last ones are held out.
+
+    Sizes are those of the forms, except for Topaz, which would take hours on a CPU.
+    """
+    specimen = readRealData(source)
+    paths = sorted(Path(specimen.micrographs).parent.glob('*.mrc'))
+    for name, part in (('micrographs', paths[:-_JUDGES]), ('held_out', paths[-_JUDGES:])):
+        (folder / name).mkdir(parents=True)
+        for path in part:
+            (folder / name / path.name).symlink_to(path)
+    pattern, picks = str(folder / 'micrographs' / '*.mrc'), folder / 'picks.sqlite'
+    writePicks(str(picks), specimen.picks, describeMicrographs(pattern), specimen.boxSize)
+    number = sum(len(specimen.picks[path.stem]) for path in paths[:-_JUDGES]) / len(paths[:-_JUDGES])
+    diameter = json.loads((source / 'dataset.json').read_text(encoding='utf-8'))['particle_diameter_A']
+    return planTutorial({
+        'map': specimen.volume, 'map_pixel_size': specimen.volumePixelSize, 'micrographs': pattern,
+        'held_out': str(folder / 'held_out' / '*.mrc'), 'pixel_size': specimen.pixelSize,
+        'acquisition': specimen.acquisition, 'picks': str(picks), 'box_size': specimen.boxSize, 'diameter': diameter,
+        'area': readArea(paths[0]),
+    }, {'simulated': 20, 'generated': 20, 'steps': None, 'controls': True, 'epochs': 2, 'particles': round(number),
+        'threshold': 0, 'topaz_options': '--epoch-size 60 --minibatch-size 64', 'classes': 6, 'iterations': 10},
+        withPicker=True)
+
+
+def readArea(path: Path) -> int:
+    """Return how many pixels a micrograph has."""
+    with mrcfile.open(path, header_only=True) as file:
+        return int(file.header.nx) * int(file.header.ny)
+
+
 def planPicker(data: dict[str, Any], sizes: dict[str, Any]) -> list[dict[str, Any]]:
     """Return the runs that train Topaz on what was generated and let it pick the held-out micrographs."""
     radius = data['diameter'] / 2 / data['pixel_size']
+    learned = max(1, round(0.3 * radius))
     return [
         makeStep('TopazProtTraining', 'topaz training', {'inputMicrographs': ('generate', 'outputMicrographs'),
-                 'inputCoordinates': ('generate', 'outputCoordinates')}, scale=1, radius=max(1, round(0.3 * radius)),
-                 numEpochs=sizes['epochs'], trainExtra=sizes['topaz_options'], micsForTraining=sizes['generated'],
-                 numPartPerImg=sizes['particles'], gpuList='0'),
+                 'inputCoordinates': ('generate', 'outputCoordinates')}, scale=1, radius=learned,
+                 numEpochs=sizes['epochs'], micsForTraining=sizes['generated'], gpuList='0', trainExtra=' '.join((
+                     describeLabels(sizes['particles'], learned, data['area']), sizes['topaz_options']))),
         makeStep('TopazProtPicking', 'topaz picking', {'inputMicrographs': ('import held out', 'outputMicrographs'),
                  'prevTopazModel': ('topaz training', 'outputModel')}, scale=1, radius=round(0.7 * radius),
                  boxSize=data['box_size'], streamingBatchSize=0, threshold=sizes['threshold'], gpuList='0'),
@@ -104,10 +143,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('project', help='name of the project; one of this name is emptied')
     parser.add_argument('folder', type=os.path.abspath, help='where the pictures go')
-    parser.add_argument('plan', type=Path, help='JSON file with the steps')
+    parser.add_argument('plan', type=lambda path: Path(path).resolve(), help='JSON file with the steps, or a folder '
+                        'as CRYOGEM_TEST_DATA names')
     args = parser.parse_args()
-    plan = json.loads(args.plan.read_text(encoding='utf-8'))
     Path(args.folder).mkdir(parents=True, exist_ok=True)
+    plan = (planRealData(args.plan, Path(args.folder) / 'data') if args.plan.is_dir()
+            else json.loads(args.plan.read_text(encoding='utf-8')))
     Manager().createProject(args.project)
     Driver(args.project, Path(args.folder), [lambda driver: walk(driver, plan)], _LONG).run()
 

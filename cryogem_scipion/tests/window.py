@@ -9,7 +9,10 @@ unasked, a picture of one colour, or a story that does not end. Run by test_gui.
 import argparse
 import os
 import re
+import shutil
+import subprocess
 import sys
+import tempfile
 import time
 import tkinter as tk
 import traceback
@@ -18,8 +21,11 @@ from pathlib import Path
 from tkinter import ttk
 from typing import Any
 
+from PIL import Image, ImageGrab
+
 _SIZE, _TALL = '1500x950+0+0', '1300x1150+0+0'          # of the project window
 _GRAPH = 700                                # px of its height for the graph of the runs
+_PAGE = '1100,1500'                         # px of a page in the browser
 _SMALL = 150_000                            # bytes that a picture may have
 _PATIENCE = 240                             # s for one wait inside a story
 
@@ -107,7 +113,6 @@ class Driver:
 
     def save(self, window, name: str) -> None:
         """Save what the screen shows of a window as a small PNG."""
-        from PIL import ImageGrab
         for _ in range(5):
             window.update()
             time.sleep(0.1)
@@ -121,6 +126,21 @@ class Driver:
             raise ValueError(f'{name} is all one colour: the window was not drawn')
         self.saved.append(path)
         print(path, picture.size, flush=True)
+
+    def photograph(self, address: str, name: str) -> None:
+        """Save what a browser shows of a page, from its top; without a browser there is no picture."""
+        browser = shutil.which('chromium') or shutil.which('google-chrome')
+        if browser is None:
+            print(f'{name}: no browser is installed', flush=True)
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            shot = Path(folder, 'page.png')
+            subprocess.run([browser, '--headless', '--no-sandbox', '--disable-gpu', '--hide-scrollbars',
+                            f'--window-size={_PAGE}', f'--screenshot={shot}', f'--user-data-dir={folder}/profile',
+                            address], check=True, timeout=_PATIENCE, capture_output=True)
+            with Image.open(shot) as picture:
+                self.saved.append(saveSmall(picture, self.folder / f'{name}.png'))
+        print(self.saved[-1], flush=True)
 
     def findRun(self, className: str):
         """Return the newest finished run of a protocol."""
@@ -141,10 +161,12 @@ def saveSmall(picture, path: Path) -> Path:
 
 
 def linkInputs(project, protocol) -> None:
-    """Link every empty input: what is real to imports, what is ours to the newest run of ours."""
+    """Link what a user has to choose: what is real to the newest imports, what is ours to the newest run of ours."""
     from pyworkflow.object import Pointer, PointerList
     runs = list(reversed(list(project.getRuns())))
     for name, param in protocol._definition.iterPointerParams():
+        if param.allowsNull and not param.isImportant():
+            continue
         pointer = getattr(protocol, name)
         accepted = {text.strip() for text in str(param.pointerClass.get()).split(',')}
         for run in runs:
@@ -318,6 +340,7 @@ def openButton(driver: Driver, viewer, button: str, name: str) -> Iterator[float
             window.destroy()
     for address in opened:
         print(f'{name}: {address}', flush=True)
+        driver.photograph(address, name)
 
 
 def tellWizards(driver: Driver) -> Iterator[float]:
@@ -329,8 +352,6 @@ def tellWizards(driver: Driver) -> Iterator[float]:
     protocol = driver.project.newProtocol(ProtCryogemSimulate, useGpu=False)
     protocol.expertLevel.set(1)
     linkInputs(driver.project, protocol)
-    protocol.inputMask.set(None)
-    protocol.inputParticles.set(None)
     form = yield from openForm(driver, protocol)
     window = next(one for one in _listFormWindows() if one.root is form)
     for name, wizard in pw.Config.getDomain().findWizards(protocol, DESKTOP_TKINTER).items():

@@ -18,6 +18,8 @@ _SIDE = 1200                                # px to which a frame is reduced for
 _WIDTH, _HEIGHT = 14.5, 8.5                  # inches that a figure may have on a screen
 _SHOWN_RANGE = (0.5, 99.5)                  # percentiles of all shown frames mapped to black and white
 _YELLOW = '#ffd200'
+_FEW_DECADES = 20                           # a ratio: below it the ticks between powers of ten need numbers, too
+_MANY_VIEWS, _VIEWS_PER_CELL = 400, 12      # views that are counted in cells, and about how many in each
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,7 @@ def plotColumns(columns: dict[str, list[float]], groups: dict[str, list[str]], x
 
     Parameters
     ----------
+    columns : by name; underscores are shown as blanks.
     logarithmic : the groups whose axis is.
     """
     plotter = EmPlotter(x=len(groups), y=1, windowTitle=title, figsize=(7, 0.8 + 3.2 * len(groups)))
@@ -62,10 +65,13 @@ def plotColumns(columns: dict[str, list[float]], groups: dict[str, list[str]], x
         axes = plotter.createSubPlot(name, xLabel, '')
         for member in members:
             x, y = np.array(columns[xLabel]), np.array(columns[member])
-            axes.plot(x[np.isfinite(y)], y[np.isfinite(y)], label=member, linewidth=1,
+            axes.plot(x[np.isfinite(y)], y[np.isfinite(y)], label=member.replace('_', ' '), linewidth=1,
                       marker='o' if np.isfinite(y).sum() < 30 else None, markersize=3)
         if name in logarithmic:
             axes.set_yscale('log')
+            low, high = axes.get_ylim()
+            axes.yaxis.set_major_formatter('{x:.3g}')
+            axes.yaxis.set_minor_formatter('{x:.3g}' if high < _FEW_DECADES * low else '')
         axes.grid(alpha=0.3)
         axes.legend(fontsize=8)
     return plotter
@@ -78,9 +84,13 @@ def plotViews(starPath: Path, title: str) -> EmPlotter:
     plotter = EmPlotter(windowTitle=title, figsize=(8.5, 5))
     axes = plotter.createSubPlot(f'Views of {len(rot)} particles (rot, tilt)', '', '', projection='mollweide')
     longitude, latitude = np.radians((rot + 180) % 360 - 180), np.radians(90 - tilt)
-    if len(rot) > 400:
-        bins = axes.hexbin(longitude, latitude, gridsize=20 if len(rot) < 5000 else 40, cmap='viridis', mincnt=1)
-        plotter.getFigure().colorbar(bins, ax=axes, shrink=0.7, label='particles')
+    if len(rot) > _MANY_VIEWS:
+        # steps of sin(latitude) make cells of equal area
+        rows = int(np.clip(np.sqrt(len(rot) / (2 * _VIEWS_PER_CELL)), 4, 30))
+        counts, edges, heights = np.histogram2d(longitude, np.sin(latitude), bins=(2 * rows, rows),
+                                                range=((-np.pi, np.pi), (-1, 1)))
+        cells = axes.pcolormesh(edges, np.arcsin(heights), counts.T, cmap='viridis', vmin=0)
+        plotter.getFigure().colorbar(cells, ax=axes, shrink=0.7, label='particles')
     else:
         axes.scatter(longitude, latitude, s=6)
     axes.set_yticklabels([f'{90 - degrees}°' for degrees in range(-75, 76, 15)], fontsize=7)

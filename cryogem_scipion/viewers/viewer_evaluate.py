@@ -4,7 +4,7 @@ from pathlib import Path
 
 from cryogem_scipion.protocols import ProtCryogemEvaluate
 from cryogem_scipion.viewers.base import CryogemViewer
-from cryogem_scipion.viewers.views import TableView, readSettings, readTable
+from cryogem_scipion.viewers.views import TableView, moveLast, readSettings, readTable
 
 
 class CryogemEvaluateViewer(CryogemViewer):
@@ -33,7 +33,7 @@ class CryogemEvaluateViewer(CryogemViewer):
         tables = sorted(self._getFolder().glob('*.csv'))
         if not tables:
             return self._table(self._getFolder() / 'report.json', 'Figures of the report')
-        return [TableView(*readTable(path), path.stem, self.getTkRoot()) for path in tables]
+        return [TableView(*moveLast('note', *readTable(path)), path.stem, self.getTkRoot()) for path in tables]
 
     def _viewSpectra(self) -> list:
         found = [path for path in self._listPictures() if 'spectr' in path.name]

@@ -33,7 +33,9 @@ class CryogemTrainViewer(CryogemViewer):
         if not rows:
             return self._say(f'No step is finished yet: {path}')
         columns = {name: [_toNumber(row[index]) for row in rows] for index, name in enumerate(names)}
-        return [plotColumns(columns, groupColumns(names), _STEP, 'Training', (_JUDGED,))]
+        # a preset without a discriminator, say, has losses that are always zero
+        used = [name for name in names if any(abs(value) > 0 for value in columns[name])]
+        return [plotColumns(columns, groupColumns(used), _STEP, 'Training', (_JUDGED,))]
 
     def _viewSamples(self) -> list:
         paths = sorted((self._getFolder() / 'samples').glob('*.png'))

@@ -15,6 +15,7 @@ from pyworkflow.viewer import View
 _SCREEN_SHARE = 0.85                        # of the screen that a picture may fill
 _NARROW = 700                               # px: a picture narrower than this is enlarged
 _ROWS = 30                                  # of a table that are seen at once
+_WIDEST, _CHARACTER, _PADDING = 620, 8, 24  # px of a column, of a character, and beside the text
 
 
 class PageView(View):
@@ -85,16 +86,21 @@ class TableView(View):
         for index, column in enumerate(self.columns):
             tree.heading(column, text=column, anchor='w')
             longest = max([len(column), *(len(row[index]) for row in self.rows)])
-            tree.column(column, width=min(620, 24 + 8 * longest), anchor='w')
+            tree.column(column, width=min(_WIDEST, _PADDING + _CHARACTER * longest), anchor='w', stretch=False)
         for number, row in enumerate(self.rows):
             tree.insert('', 'end', values=row, tags=('odd',) if number % 2 else ())
         tree.tag_configure('odd', background='#f2f2f2')
         bar = ttk.Scrollbar(window, orient='vertical', command=tree.yview)
-        tree.configure(yscrollcommand=bar.set)
+        across = ttk.Scrollbar(window, orient='horizontal', command=tree.xview)
+        tree.configure(yscrollcommand=bar.set, xscrollcommand=across.set)
         tree.grid(row=0, column=0, sticky='news')
         bar.grid(row=0, column=1, sticky='ns')
+        across.grid(row=1, column=0, sticky='we')
         window.rowconfigure(0, weight=1)
         window.columnconfigure(0, weight=1)
+        window.update_idletasks()
+        room = int(window.winfo_screenwidth() * _SCREEN_SHARE)
+        window.geometry(f'{min(room, window.winfo_reqwidth())}x{window.winfo_reqheight()}')
 
 
 def readTable(path: Path) -> tuple[list[str], list[list[str]]]:
@@ -102,6 +108,12 @@ def readTable(path: Path) -> tuple[list[str], list[list[str]]]:
     with path.open(newline='', encoding='utf-8') as file:
         rows = list(csv.reader(file))
     return (rows[0], rows[1:]) if rows else ([], [])
+
+
+def moveLast(name: str, columns: list[str], rows: list[list[str]]) -> tuple[list[str], list[list[str]]]:
+    """Return columns and rows with the column `name` at the end, where there is one: it is long and seldom filled."""
+    order = sorted(range(len(columns)), key=lambda index: columns[index] == name)
+    return [columns[index] for index in order], [[row[index] for index in order] for row in rows]
 
 
 def readSettings(path: Path) -> list[list[str]]:

@@ -4,6 +4,7 @@ Scipion finds the classes here; what they propose is made without a display by `
 """
 
 from .wizards import (
+    CryogemBoxWizard,
     CryogemDefocusWizard,
     CryogemGeneratedNumberWizard,
     CryogemMapWizard,
@@ -14,5 +15,6 @@ from .wizards import (
     CryogemSimulatedNumberWizard,
 )
 
-__all__ = ['CryogemDefocusWizard', 'CryogemGeneratedNumberWizard', 'CryogemMapWizard', 'CryogemMaskWizard',
-           'CryogemPicksWizard', 'CryogemPixelSizeWizard', 'CryogemPreviewWizard', 'CryogemSimulatedNumberWizard']
+__all__ = ['CryogemBoxWizard', 'CryogemDefocusWizard', 'CryogemGeneratedNumberWizard', 'CryogemMapWizard',
+           'CryogemMaskWizard', 'CryogemPicksWizard', 'CryogemPixelSizeWizard', 'CryogemPreviewWizard',
+           'CryogemSimulatedNumberWizard']

@@ -9,6 +9,7 @@ from typing import Any
 
 from pyworkflow.exceptions import PyworkflowException
 
+from cryogem.config import BOX_DIAMETERS, choose_box_size
 from cryogem.io.files import read_json
 from cryogem_scipion.convert import exportVolumes, getPattern, linkMicrographs, writeCoordinates
 from cryogem_scipion.engine import askEngine
@@ -63,6 +64,28 @@ def proposeFromPicks(protocol, folder: str, keepAlive: KeepAlive = doNothing) ->
 
 def proposePixelSize(protocol, folder: str, keepAlive: KeepAlive = doNothing) -> Proposal:
     """Propose the pixel size at which a particle is at most 100 px across."""
+    working, diameter = _inspectSampling(protocol, folder, keepAlive)
+    own = protocol.getInputMicrographs().getSamplingRate()
+    text = (f'At {working:g} Å/px the particle of {diameter:.0f} Å is {diameter / working:.0f} px across; the '
+            f'micrographs have {own:g} Å/px. Coarser is faster, finer keeps more detail than a picker sees.')
+    return Proposal({'workingPixelSize': working}, text)
+
+
+def proposeBoxSize(protocol, folder: str, keepAlive: KeepAlive = doNothing) -> Proposal:
+    """Propose the box of particles, in px of what will be written."""
+    pixelSize, diameter = _inspectSampling(protocol, folder, keepAlive)
+    if protocol.getEnumText('outputSampling') == 'original':
+        pixelSize = protocol.getInputMicrographs().getSamplingRate()
+    else:
+        pixelSize = protocol.workingPixelSize.get() or pixelSize
+    box = choose_box_size(BOX_DIAMETERS * diameter, pixelSize)
+    text = (f'{box} px of {pixelSize:g} Å are {BOX_DIAMETERS:g} times the particle of {diameter:.0f} Å. The same is '
+            'taken when the field is empty. A larger box holds more of what the CTF spreads at high defocus.')
+    return Proposal({'boxSize': box}, text)
+
+
+def _inspectSampling(protocol, folder: str, keepAlive: KeepAlive) -> tuple[float, float]:
+    """Return the working pixel size (Å/px) that the engine would choose, and the diameter (Å) that it comes from."""
     micSet = protocol.getInputMicrographs()
     if micSet is None:
         raise ProposalError('*Picked particles*, *Real micrographs* are both empty; choose one of them first.')
@@ -75,11 +98,7 @@ def proposePixelSize(protocol, folder: str, keepAlive: KeepAlive = doNothing) ->
     values.update(micrographs=[linked[0].path], pixel_size=micSet.getSamplingRate())
     output = askEngine(protocol.getPlugin(), 'inspect', values, _renew(folder), keepAlive)
     found = read_json(output / 'inspection.json', 'output')['micrographs']
-    working = float(f'{found["working_pixel_size"]:.5g}')
-    text = (f'At {working:g} Å/px the particle of {found["diameter"]:.0f} Å is {found["diameter"] / working:.0f} px '
-            f'across; the micrographs have {micSet.getSamplingRate():g} Å/px. Coarser is faster, finer keeps more '
-            'detail than a picker sees.')
-    return Proposal({'workingPixelSize': working}, text)
+    return float(f'{found["working_pixel_size"]:.5g}'), found['diameter']
 
 
 def proposeDefocus(protocol, folder: str, keepAlive: KeepAlive = doNothing) -> Proposal:

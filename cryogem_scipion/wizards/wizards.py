@@ -94,6 +94,17 @@ class CryogemPixelSizeWizard(CryogemWizard):
         return proposals.proposePixelSize(protocol, folder, keepAlive)
 
 
+class CryogemBoxWizard(CryogemWizard):
+    """Box of the particles, from the diameter and the pixel size."""
+
+    _targets = [(ProtCryogemSimulate, ['boxSize'])]
+    _sets = ('boxSize',)
+
+    def propose(self, protocol, folder, keepAlive):
+        """Choose it as the engine would."""
+        return proposals.proposeBoxSize(protocol, folder, keepAlive)
+
+
 class CryogemDefocusWizard(CryogemWizard):
     """Range of the defocus, from the CTF set."""
 
@@ -183,5 +194,6 @@ def toNumber(text: str, label: str) -> float:
         raise ProposalError(f'*{label}* cannot be {text!r}; give a number.') from None
 
 
-__all__ = ['CryogemDefocusWizard', 'CryogemGeneratedNumberWizard', 'CryogemMapWizard', 'CryogemMaskWizard',
-           'CryogemPicksWizard', 'CryogemPixelSizeWizard', 'CryogemPreviewWizard', 'CryogemSimulatedNumberWizard']
+__all__ = ['CryogemBoxWizard', 'CryogemDefocusWizard', 'CryogemGeneratedNumberWizard', 'CryogemMapWizard',
+           'CryogemMaskWizard', 'CryogemPicksWizard', 'CryogemPixelSizeWizard', 'CryogemPreviewWizard',
+           'CryogemSimulatedNumberWizard']
