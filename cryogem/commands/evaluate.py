@@ -16,7 +16,7 @@ from cryogem.commands.evaluation_inputs import (
     read_real,
     read_sets,
 )
-from cryogem.commands.model_facts import list_model_facts
+from cryogem.commands.model_facts import list_model_facts, name_maker
 from cryogem.commands.proofs import Proofs, prove_all
 from cryogem.config import EvaluateConfig, describe_run
 from cryogem.dataset import layout
@@ -215,7 +215,7 @@ def _build_report(
         *rows.list_ctfs(findings.ctfs, findings.independent), *rows.list_signals(findings.signals),
         rows.list_hallucinations(findings.hallucinations, findings.picker), *proofs.rows]
     columns = {REAL: f'{len(real)} real micrographs: one half against the other', **{
-        one.name: f'generated set {one.folder}, model {one.config.model}' for one in sets}}
+        one.name: f'generated set {one.folder}, {name_maker(one.config)}' for one in sets}}
     columns |= {name: text for name, text in list_controls(list(shown)).items() if name not in columns}
     columns |= {arm: 'Topaz as it is shipped' for row in proofs.rows for arm in row.cells if arm not in columns}
     spectra = {arm: dataclasses.asdict(compare_spectra(power, findings.spectra[REAL]))

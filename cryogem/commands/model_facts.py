@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from cryogem.commands.evaluation_inputs import GeneratedSet
-from cryogem.config import NOISE_MODELS
-from cryogem.translation.model import read_card
+from cryogem.config import NOISE_MODELS, GenerateConfig
+from cryogem.translation.model import passes_gate, read_card
 
 
 def list_model_facts(sets: Sequence[GeneratedSet]) -> tuple[str, ...]:
@@ -14,6 +14,14 @@ def list_model_facts(sets: Sequence[GeneratedSet]) -> tuple[str, ...]:
     models = dict.fromkeys(one.config.model for one in sets if one.config.model not in NOISE_MODELS)
     return tuple(f'Model {Path(model).resolve().name}: {sentence}.' for model in models if Path(model).is_dir()
                  for sentence in describe_card(read_card(Path(model)).get('description', {})))
+
+
+def name_maker(config: GenerateConfig) -> str:
+    """Return what made a set: its model, or the prior of that model where generate took it in its place."""
+    model = Path(config.model)
+    if config.force or not model.is_dir() or passes_gate(read_card(model)):
+        return f'model {model}'
+    return f'the prior of model {model}, which was found no better than it'
 
 
 def describe_card(about: dict[str, Any]) -> Iterator[str]:

@@ -18,10 +18,10 @@ from cryogem.__main__ import main
 from cryogem.commands.crops import RealCrops, SimulatedCrops, split_micrographs
 from cryogem.commands.hallucination import judge_hallucinations, list_failures
 from cryogem.commands.judging import keep_prior
-from cryogem.commands.model_facts import describe_card
+from cryogem.commands.model_facts import describe_card, name_maker
 from cryogem.commands.simulate import build_protocol
 from cryogem.commands.training_plan import leave_out, plan_training
-from cryogem.config import TrainConfig, build_config
+from cryogem.config import GenerateConfig, TrainConfig, build_config
 from cryogem.dataset.reader import read_dataset
 from cryogem.evaluation.pickers import has_blob_picker
 from cryogem.evaluation.programs import ProgramError
@@ -476,6 +476,16 @@ def test_a_report_tells_gates_and_guard_of_a_model(judged):
     assert 'away from every particle, on its prior' in text
     assert 'differ by 0.25 times' in text
     assert '0.30 from a decoy that was trained without particles' in text
+
+
+def test_a_report_says_where_the_prior_was_taken_in_place_of_a_model(judged, tmp_path):
+    card = json.loads((judged / 'card.json').read_text())
+    for is_passed, is_forced, said in ((True, False, 'model'), (False, True, 'model'), (False, False, 'the prior of')):
+        card['description']['gates']['realism']['passed'] = is_passed
+        (tmp_path / 'card.json').write_text(json.dumps(card))
+        config = GenerateConfig(output='made', dataset='simulated', model=str(tmp_path), force=is_forced)
+        assert name_maker(config).startswith(f'{said} ')
+    assert name_maker(GenerateConfig(output='made', dataset='simulated')) == 'model measured'
 
 
 @pytest.mark.slow
