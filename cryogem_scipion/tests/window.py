@@ -24,7 +24,7 @@ from typing import Any
 from PIL import Image, ImageGrab
 
 _SIZE, _TALL = '1500x950+0+0', '1300x1150+0+0'          # of the project window
-_GRAPH = 700                                # px of its height for the graph of the runs
+_GRAPH = 645                                # px of its height for the graph of the runs
 _PAGE = '1100,1500'                         # px of a page in the browser
 _SMALL = 150_000                            # bytes that a picture may have
 _PATIENCE = 240                             # s for one wait inside a story
