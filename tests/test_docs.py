@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / 'README.rst', *sorted((ROOT / 'docs').glob('*.rst'))]
 # Other programs that the manual shows, each with flags of its own.
 FOREIGN = ('sbatch', 'srun', 'torchrun', '#SBATCH', 'scipion', 'xvfb-run', '--rdzv')
-FOREIGN_FLAGS = {'--help', '--config', '--nogui'}
+FOREIGN_FLAGS = {'--help', '--config', '--nogui', '--num-particles', '--method', '--pi'}      # Topaz's come last
 
 
 def read_pages() -> str:
