@@ -107,7 +107,7 @@ class TestCryogemForms(BaseTest):
         self.assertEqual(protocol.validate(), [])
         warnings = '\n'.join(protocol.warnings())
         self.assertIn('3.000 Å/px', warnings)
-        self.assertIn('only 2', warnings)
+        self.assertIn('2 are few', warnings)
 
     def test_without_micrographs_and_picks_simulate_says_what_is_missing(self):
         protocol = self.newProtocol(ProtCryogemSimulate)
