@@ -21,14 +21,18 @@ from pathlib import Path
 import numpy as np
 import torch
 from micrograph import write_reference
+from networks import PlainGenerator
 from projection import Phantom
-from reference import save_published
+from reference import image_plainly, save_published
 from timing import print_ratio, time_pair
 
 from cryogem.io.mrc import write_image, write_volume
+from cryogem.translation.model import save_model
+from cryogem.translation.paper import PaperGenerator
 
 _SIDE, _COUNT, _BOX, _FIELD = 1024, 97, 90, 480.0       # px, particles, px, Å
 _PIXEL_SIZE = _FIELD / _BOX
+_N_PAPER = 12                               # micrographs that the published network makes
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,7 @@ def main() -> None:
         run(simulate(folder, 'dataset', 1))
         compare_generate(folder, n, repeats)
         compare_workers(folder, n, repeats)
+        compare_paper(folder, repeats)
         compare_memory(folder)
 
 
@@ -184,6 +189,34 @@ def compare_workers(folder: Path, n: int, repeats: int) -> None:
     rates = {workers: n / statistics.median(taken) for workers, taken in seconds.items()}
     print(f'two workers make {rates[2]:.1f}/s, one makes {rates[1]:.1f}/s: {rates[2] / rates[1]:.2f} times   goal 1.7 '
           'where cores allow')
+
+
+def compare_paper(folder: Path, repeats: int) -> None:
+    """Print what a frame of the published network costs: CTF, white noise, network, an MRC and two PNG the published
+    way, and what `generate` makes, whose specimen is new."""
+    cores = os.cpu_count() or 1
+    torch.set_num_threads(cores)
+    torch.manual_seed(0)
+    plain, ours = PlainGenerator().eval(), PaperGenerator()
+    ours.load_state_dict(plain.state_dict())
+    save_model(folder / 'paper', ours, {})
+    rng = np.random.default_rng(0)
+    clean, mask = rng.random((_SIDE, _SIDE), dtype=np.float32) * 2 - 1, np.ones((_SIDE, _SIDE), dtype=bool)
+
+    def test() -> None:
+        noisy = image_plainly(clean, _PIXEL_SIZE, 18000.0, rng).astype(np.float32)
+        with torch.inference_mode():
+            save_published(folder, plain(torch.from_numpy(noisy)[None, None])[0, 0].numpy(), mask, 2)
+
+    test()
+    theirs: list[Cost] = []
+    mine: list[Cost] = []
+    for repeat in range(repeats):
+        few, many = (run(generate(folder, f'paper_{repeat}_{count}', count, '--model', str(folder / 'paper'),
+                                  '--workers', str(cores))) for count in (cores, cores + _N_PAPER))
+        mine.append(subtract(many, few))
+        theirs += [measure(test) for _ in range(4)]
+    print_ratio('generate, published network', take_median(theirs).seconds, take_median(mine).seconds / _N_PAPER, '3.8')
 
 
 def compare_memory(folder: Path) -> None:

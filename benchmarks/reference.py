@@ -65,11 +65,22 @@ def paste_particles(
     return frame, mask
 
 
-def save_published(folder: Path, frame: np.ndarray, mask: np.ndarray) -> None:
-    """Write what the published code does for a micrograph: an MRC and six PNG."""
+def image_plainly(frame: np.ndarray, pixel_size: float, defocus: float, rng: np.random.Generator) -> np.ndarray:
+    """Apply a CTF at 300 kV with 2.7 mm to an (h, w) frame and add white noise, all in double precision."""
+    wavelength, aberration = 0.0197, 2.7e7                                           # Å
+    ky, kx = (np.fft.fftfreq(n, pixel_size) for n in frame.shape)
+    k2 = ky[:, None] ** 2 + kx ** 2
+    phase = np.pi * wavelength * defocus * k2 - np.pi / 2 * aberration * wavelength ** 3 * k2 ** 2
+    ctf = -np.sqrt(1 - 0.1 ** 2) * np.sin(phase) - 0.1 * np.cos(phase)
+    imaged = np.fft.ifft2(np.fft.fft2(frame) * ctf).real
+    return imaged + rng.normal(0, imaged.std() / np.sqrt(0.1), frame.shape)
+
+
+def save_published(folder: Path, frame: np.ndarray, mask: np.ndarray, n_pictures: int = 6) -> None:
+    """Write what the published code does for a micrograph: an MRC and, of a simulated one, six PNG."""
     with mrcfile.new(folder / 'micrograph.mrc', overwrite=True) as file:
         file.set_data(frame)
     shown = ((frame - frame.min()) / max(float(np.ptp(frame)), 1e-6) * 255).astype(np.uint8)
-    for number in range(6):
+    for number in range(n_pictures):
         picture = shown if number < 4 else np.where(mask, 255, 0).astype(np.uint8)
         Image.fromarray(picture).save(folder / f'picture_{number}.png')
