@@ -11,9 +11,11 @@ from cryogem.commands.inputs import read_real_image
 from cryogem.commands.priors import MEASURED, PriorRecipe, make_crop
 from cryogem.dataset.reader import SimulatedDataset
 from cryogem.errors import InputError
+from cryogem.imaging.background import render_strength
 from cryogem.imaging.calibration import Calibration
-from cryogem.imaging.exposure import Protocol, add_ice, draw_record, expose
+from cryogem.imaging.exposure import Protocol, draw_record, expose
 from cryogem.imaging.grey import GreyScale, find_good_region, measure_grey_scale
+from cryogem.imaging.ice import render_ice
 from cryogem.imaging.resampling import resample_image
 from cryogem.records import Micrograph
 from cryogem.specimen.ensemble import Ensemble
@@ -39,9 +41,11 @@ class SimulatedCrops(_Picklable):
 
     def draw(self, rng: np.random.Generator, crop_size: int) -> SimulatedCrop:
         """Return one crop of side `crop_size` px."""
-        clean, ice, mask, record = self._load(self._names[rng.integers(len(self._names))])
+        clean, mask, record = self._load(self._names[rng.integers(len(self._names))])
         window = draw_window(clean.shape, crop_size, rng)
-        return make_crop(self._recipe, clean[window], ice[window], mask[window], record, self._dataset.calibration, rng)
+        ice, strength = render_place(record, self._dataset.calibration, clean.shape, window)
+        return make_crop(self._recipe, clean[window], ice, strength, mask[window], record, self._dataset.calibration,
+                         rng)
 
     @cached_property
     def _load(self) -> Any:
@@ -49,8 +53,7 @@ class SimulatedCrops(_Picklable):
 
     def _read(self, name: str) -> tuple:
         clean, mask = self._dataset.read_pair(name)
-        record = self._dataset.read_record(name)
-        return clean, add_ice(np.zeros_like(clean), record, self._dataset.calibration), mask, record
+        return clean, mask, self._dataset.read_record(name)
 
 
 class FreshCrops(_Picklable):
@@ -80,9 +83,10 @@ class FreshCrops(_Picklable):
         number = int(rng.integers(2 ** 62))
         record = draw_record(self._protocol, self._calibration, self.ensemble, number)
         exposure = expose(record, self.ensemble, self._protocol.defocus_error, self._calibration)
-        whole = np.zeros(self._dataset.calibration.shape, np.float32)
-        ice = add_ice(whole, record, self._dataset.calibration)[draw_window(whole.shape, crop_size, rng)]
-        crop = make_crop(self._recipe, exposure.clean, ice, exposure.instance_mask > 0, record, self._calibration, rng)
+        frame = self._dataset.calibration.shape
+        ice, strength = render_place(record, self._calibration, frame, draw_window(frame, crop_size, rng))
+        crop = make_crop(self._recipe, exposure.clean, ice, strength, exposure.instance_mask > 0, record,
+                         self._calibration, rng)
         return crop, exposure.record
 
     @cached_property
@@ -170,6 +174,14 @@ def split_micrographs(files: list[Path], share: float, least_whole: int = _LEAST
     count = max(1, round(share * len(files)))
     chosen = {int((i + 0.5) * len(files) / count) for i in range(count)}
     return Split([one for i, one in enumerate(files) if i not in chosen], [files[i] for i in sorted(chosen)])
+
+
+def render_place(
+    record: Micrograph, calibration: Calibration, frame: tuple[int, ...], window: tuple[slice, slice]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the (c, c) ice, contrast units, and strength of the noise of a crop that lies there in an (h, w) frame."""
+    ice = render_ice(np.array(calibration.micrographs[record.source].ice), frame, record.ice_flips, window)
+    return ice, render_strength(record, calibration, frame, window)
 
 
 def draw_window(shape: tuple[int, ...], crop_size: int, rng: np.random.Generator) -> tuple[slice, slice]:

@@ -37,28 +37,28 @@ MEASURED = PriorRecipe()
 
 def make_prior(
     recipe: PriorRecipe, clean: np.ndarray, record: Micrograph, calibration: Calibration, rng: np.random.Generator,
-    is_crop: bool = False,
+    strength: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the noisy picture of `clean` (h, w), which holds its ice, and the signal in it; contrast units.
 
     Parameters
     ----------
-    is_crop : whether `clean` is a part of a frame, whose opposite edges must not match.
+    strength : (h, w) of the noise where `clean` is a crop, whose opposite edges must not match; None: a whole frame.
     """
     if recipe.noise == 'gaussian':
         noisy = add_gaussian_noise(clean, recipe.snr, rng)
         # the noisy picture was brought to unit sd, and the signal with it
         sd = float(clean.std()) * np.sqrt(1 + 1 / recipe.snr)
         return noisy, ((clean - clean.mean()) / (sd if sd > 0 else 1.0)).astype(np.float32)
-    return add_background(clean, record, calibration, rng, _BORDER if is_crop else 0), clean
+    return add_background(clean, record, calibration, rng, 0 if strength is None else _BORDER, strength), clean
 
 
 def make_crop(
-    recipe: PriorRecipe, clean: np.ndarray, ice: np.ndarray, mask: np.ndarray, record: Micrograph,
-    calibration: Calibration, rng: np.random.Generator,
+    recipe: PriorRecipe, clean: np.ndarray, ice: np.ndarray, strength: np.ndarray, mask: np.ndarray,
+    record: Micrograph, calibration: Calibration, rng: np.random.Generator,
 ) -> SimulatedCrop:
-    """Return the training crop of a noise-free one (c, c), its ice and its mask."""
-    prior, signal = make_prior(recipe, clean + ice if recipe.has_ice else clean, record, calibration, rng, is_crop=True)
+    """Return the training crop of a noise-free one (c, c), its ice, the strength of its noise and its mask."""
+    prior, signal = make_prior(recipe, clean + ice if recipe.has_ice else clean, record, calibration, rng, strength)
     return SimulatedCrop(prior, mask, signal)
 
 

@@ -5,13 +5,14 @@ from functools import lru_cache
 import numpy as np
 
 from cryogem.imaging.calibration import Calibration
-from cryogem.imaging.ice import render_ice
+from cryogem.imaging.ice import WHOLE, render_ice
 from cryogem.imaging.noise import filter_noise
 from cryogem.imaging.noise_fit import evaluate_gain, square_ctf
 from cryogem.imaging.spectrum import N_SHELLS, shell_positions, spread_shells
 from cryogem.records import Micrograph
 
 _LAST_SHELLS = np.arange(N_SHELLS - 20, N_SHELLS)       # whose fall goes on in the corners
+_COARSE_SIDE = 64                           # px of a grid on which the strength of the noise is averaged
 _LEVEL = 0.004                              # fall per shell below which a spectrum counts as level
 
 
@@ -21,8 +22,7 @@ def draw_background(
     """Draw the measured noise of a record.
 
     The spectrum is that of the set with level and slope of the record's real micrograph, and with the record's own
-    CTF: elliptical rings where it is astigmatic. Skewness, and on whole frames the map of the noise's strength, are
-    those of the real micrograph, too.
+    CTF: elliptical rings where it is astigmatic. The skewness is that of the real micrograph, too.
 
     Parameters
     ----------
@@ -33,13 +33,28 @@ def draw_background(
     (h, w) float32, zero mean, contrast units.
     """
     field = filter_noise(np.sqrt(evaluate_background_power(record, calibration, shape)), shape, rng)
-    real = calibration.micrographs[record.source]
-    field = _skew(field, real.noise_skewness)
-    if real.noise_map and tuple(shape) == tuple(record.shape):
-        # thick ice and thin ice of the real micrograph; where a crop lies in it is not known
-        relative = np.exp(render_ice(np.array(real.noise_map), shape, record.ice_flips))
-        field *= relative / np.sqrt((relative ** 2).mean())
-    return field
+    return _skew(field, calibration.micrographs[record.source].noise_skewness)
+
+
+def render_strength(
+    record: Micrograph, calibration: Calibration, shape: tuple[int, ...], window: tuple[slice, slice] = WHOLE
+) -> np.ndarray:
+    """Return how strong the noise is in each place: in thick ice of the record's real micrograph, and in thin ice.
+
+    Parameters
+    ----------
+    shape : (h, w) px of the whole frame.
+    window : the part of the frame that is wanted.
+
+    Returns
+    -------
+    (h, w) of the window, float32, factors of the amplitude whose root mean square over the frame is 1.
+    """
+    coefficients = np.array(calibration.micrographs[record.source].noise_map or ((0.0,),))
+    relative = np.exp(render_ice(coefficients, shape, record.ice_flips, window))
+    # a few cosines have the same mean on a coarse grid as on all pixels
+    coarse = render_ice(coefficients, tuple(min(length, _COARSE_SIDE) for length in shape))
+    return relative / np.sqrt(np.exp(2 * coarse).mean())
 
 
 def _skew(field: np.ndarray, skewness: float) -> np.ndarray:
@@ -73,7 +88,8 @@ def _measure_excess(h: int, w: int) -> np.ndarray:
 
 
 def add_background(
-    image: np.ndarray, record: Micrograph, calibration: Calibration, rng: np.random.Generator, border: int = 0
+    image: np.ndarray, record: Micrograph, calibration: Calibration, rng: np.random.Generator, border: int = 0,
+    strength: np.ndarray | None = None,
 ) -> np.ndarray:
     """Add the measured noise of a record to an (h, w) image with its ice, contrast units: a whole frame, or a crop.
 
@@ -82,9 +98,11 @@ def add_background(
     Parameters
     ----------
     border : px of noise drawn beyond the image and cut off, so that opposite edges of a crop do not match.
+    strength : (h, w) of a crop, what `render_strength` says of where it lies; None: the image is a whole frame.
     """
     h, w = image.shape
     noise = draw_background(record, calibration, (h + border, w + border), rng)[:h, :w]
+    noise *= render_strength(record, calibration, image.shape) if strength is None else strength
     if calibration.variance_slope:
         noise = noise * np.exp(calibration.variance_slope / 2 * image)
     return (image + noise).astype(np.float32)

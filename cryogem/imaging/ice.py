@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.ndimage import gaussian_filter, map_coordinates
 
+WHOLE = (slice(None), slice(None))          # the window that is the frame
 ORDER, NOISE_ORDER = 6, 4                   # cosines per axis of background and noise: of the frame a third at least
 _PATCH, _PATCH_BLUR = 16, 2.0               # px, and patches, of the published ice
 _CLUSTERS, _CLUSTER_ROUNDS = 6, 20
@@ -61,13 +62,20 @@ def _fit_cosines(values: np.ndarray, weights: np.ndarray, order: int) -> np.ndar
 
 
 def render_ice(
-    coefficients: np.ndarray, shape: tuple[int, ...], flips: tuple[bool, bool] = (False, False)
+    coefficients: np.ndarray, shape: tuple[int, ...], flips: tuple[bool, bool] = (False, False),
+    window: tuple[slice, slice] = WHOLE,
 ) -> np.ndarray:
-    """Return the (h, w) float32 background of cosine coefficients, mirrored along y and x where `flips` says so."""
+    """Return the (h, w) float32 background of cosine coefficients, mirrored along y and x where `flips` says so.
+
+    Parameters
+    ----------
+    window : what part of the frame of (h, w) `shape` is wanted; the rest costs nothing.
+    """
     order = len(coefficients)
     signs = [np.where(flip, (-1.0) ** np.arange(order), 1.0) for flip in flips]
     coefficients = coefficients * signs[0][:, None] * signs[1]
-    return (_cosines(shape[0], order) @ coefficients @ _cosines(shape[1], order).T).astype(np.float32)
+    rows, columns = (_cosines(length, order)[part] for length, part in zip(shape, window, strict=True))
+    return (rows @ coefficients @ columns.T).astype(np.float32)
 
 
 def _cosines(length: int, order: int) -> np.ndarray:

@@ -15,12 +15,12 @@ import pytest
 import torch
 
 from cryogem.__main__ import main
-from cryogem.commands.crops import RealCrops, SimulatedCrops, split_micrographs
+from cryogem.commands.crops import FreshCrops, RealCrops, SimulatedCrops, split_micrographs
 from cryogem.commands.hallucination import judge_hallucinations, list_failures
 from cryogem.commands.judging import keep_prior
 from cryogem.commands.model_facts import describe_card, name_maker
 from cryogem.commands.simulate import build_protocol
-from cryogem.commands.training_plan import leave_out, plan_training
+from cryogem.commands.training_plan import build_training_protocol, leave_out, plan_training
 from cryogem.config import GenerateConfig, TrainConfig, build_config
 from cryogem.dataset.reader import read_dataset
 from cryogem.evaluation.pickers import has_blob_picker
@@ -186,6 +186,25 @@ def test_simulated_crops_are_noisy_cuts_of_the_micrographs_with_their_masks(simu
         elsewhere.append(np.corrcoef(np.roll(places[0], 64, axis=1).ravel(), image.ravel())[0, 1])
     assert min(agreement) > 0.05
     assert np.mean(agreement) > 3 * np.abs(np.mean(elsewhere))
+
+
+@pytest.mark.parametrize('is_fresh', [False, True])
+def test_crops_are_noisier_where_the_frames_are(is_fresh, plan):
+    # loud at the upper and lower edge, quiet between; crops of 256 px are as high as the frames
+    micrographs = tuple(dataclasses.replace(one, noise_map=((0.0, 0.0, 0.0), (0.0, 0.0, 0.0), (0.6, 0.0, 0.0)))
+                        for one in plan.dataset.calibration.micrographs)
+    dataset = dataclasses.replace(
+        plan.dataset, calibration=dataclasses.replace(plan.dataset.calibration, micrographs=micrographs))
+    crops = FreshCrops(dataset, build_training_protocol(plan.config, dataset), 256) if is_fresh else SimulatedCrops(
+        dataset, 256)
+    drawn = [crops.draw(np.random.default_rng(seed), 256) for seed in range(4)]
+    noise = np.stack([one.prior - one.signal for one in drawn])
+
+    expected = np.exp(0.6 * np.cos(2 * np.pi * (np.arange(256) + 0.5) / 256))
+    bands = [slice(start, start + 32) for start in range(0, 256, 32)]
+    found = np.array([noise[:, band].std() for band in bands])
+    wanted = np.array([np.sqrt((expected[band] ** 2).mean()) for band in bands])
+    np.testing.assert_allclose(found / found.mean(), wanted / wanted.mean(), rtol=0.1)
 
 
 @pytest.fixture(scope='module')

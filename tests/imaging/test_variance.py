@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from cryogem.imaging.background import add_background
+from cryogem.imaging.background import add_background, render_strength
 from cryogem.imaging.ice import fit_noise_map, render_ice
 from cryogem.imaging.variance import measure_variance_slope
 from tests.imaging.synthetic import CTF, make_calibration
@@ -67,6 +67,24 @@ def test_the_map_of_the_noise_is_found_and_drawn_again():
     assert frame.std() == pytest.approx(
         add_background(np.zeros(SHAPE, np.float32), make_record(CTF), make_calibration(),
                        np.random.default_rng(0)).std(), rel=0.02)
+
+
+@pytest.mark.parametrize('flips', [(False, False), (True, True)])
+def test_a_part_of_a_frame_is_as_noisy_as_its_place_in_the_frame(flips):
+    coefficients = ((0.0, 0.5), (-0.3, 0.2))
+    one = dataclasses.replace(make_calibration().micrographs[0], noise_map=coefficients)
+    calibration = dataclasses.replace(make_calibration(), micrographs=(one,))
+    record = dataclasses.replace(make_record(CTF), ice_flips=flips)
+    window = (slice(40, 168), slice(250, 378))
+
+    whole, part = render_strength(record, calibration, SHAPE), render_strength(record, calibration, SHAPE, window)
+
+    y, x = ((np.arange(n) + 0.5) / n for n in SHAPE)
+    y, x = (1 - place if flip else place for place, flip in zip((y, x), flips, strict=True))
+    down, across = np.cos(np.pi * y)[:, None], np.cos(np.pi * x)
+    expected = np.exp(0.5 * across - 0.3 * down + 0.2 * down * across)
+    np.testing.assert_allclose(whole, expected / np.sqrt((expected ** 2).mean()), rtol=1e-3)
+    np.testing.assert_allclose(part, whole[window], rtol=1e-6)
 
 
 def test_the_skewness_of_the_noise_is_drawn_again():
