@@ -113,10 +113,13 @@ def _fit_parts(powers: np.ndarray, rings: np.ndarray, weights: np.ndarray) -> No
 
 
 def _smooth(powers: np.ndarray, weights: np.ndarray, hats: np.ndarray) -> np.ndarray:
-    """Return the (N_SHELLS,) mean spectrum as a line between the knots: the scale of A and B, without rings."""
-    mean = weights @ np.log(powers) / weights.sum()
-    rows = np.sqrt(np.maximum(_SHELLS, 1.0))[:, None]
-    return np.exp(np.linalg.lstsq(rows * hats.T, rows[:, 0] * mean, rcond=None)[0] @ hats)
+    """Return the (N_SHELLS,) mean spectrum as a line between the knots: the scale of A and B, without rings.
+
+    Shell 0 has no say: next to nothing is left there of a frame without its mean.
+    """
+    mean = weights @ np.log(powers[:, _FIRST:]) / weights.sum()
+    rows = np.sqrt(_SHELLS[_FIRST:])
+    return np.exp(np.linalg.lstsq(rows[:, None] * hats.T[_FIRST:], rows * mean, rcond=None)[0] @ hats)
 
 
 def _fit_variation(ratios: np.ndarray) -> NoiseVariation:

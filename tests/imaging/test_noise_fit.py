@@ -49,6 +49,19 @@ def test_what_passes_the_ctf_and_what_does_not_are_found():
     assert np.abs(error / average_groups(FLAT_POWER + RING_POWER)).max() < 0.05
 
 
+def test_an_empty_zero_frequency_changes_nothing_beyond_it():
+    powers = make_powers(CTFS)
+    emptied = powers.copy()
+    emptied[:, 0] = 1e-12                   # what is left of frames whose mean was taken off
+
+    model, variations = fit_noise(powers, CTFS, PIXEL_SIZE)
+    other, varied = fit_noise(emptied, CTFS, PIXEL_SIZE)
+
+    np.testing.assert_allclose(other.flat_power[1:], model.flat_power[1:], rtol=1e-6)
+    np.testing.assert_allclose(other.ring_power[1:], model.ring_power[1:], rtol=1e-6)
+    assert varied == variations
+
+
 def test_level_and_slope_of_each_micrograph_are_found():
     _, variations = fit_noise(make_powers(CTFS), CTFS, PIXEL_SIZE)
 
