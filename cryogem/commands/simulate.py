@@ -37,7 +37,6 @@ from cryogem.imaging.calibration import Calibration, RealMicrograph, measure_fra
 from cryogem.imaging.exposure import Exposure, Protocol, add_ice, draw_record, draw_record_at, expose
 from cryogem.imaging.grey import GreyScale
 from cryogem.imaging.measurement import Inspection, calibrate, with_signal
-from cryogem.imaging.picks import estimate_count
 from cryogem.imaging.signal import SignalMeasurement, average_signals, measure_signal
 from cryogem.imaging.signal_fit import SignalFit, fit_signal
 from cryogem.imaging.spectrum import N_SHELLS
@@ -169,7 +168,7 @@ def _measure_trials(
     Returns
     -------
     What is measured on them as on the real ones (None without picks), and their (n, shells) frame spectra with as many
-    particles as there are, marked or not.
+    particles as there are, marked or not, where the window of a spectrum sees them.
     """
     diameter_px = calibration.particle_diameter / calibration.pixel_size
     n_picks = [one.n_picks for one in calibration.micrographs]
@@ -184,8 +183,9 @@ def _measure_trials(
         clean.append(average_signals([measure_signal(one, centers, diameter_px) for one in pictures])
                      if pictures else None)
         if pictures:
-            share = estimate_count(centers, pictures[0].shape, diameter_px, real.n_unmarked) / real.n_picks
-            powers[i] = max(1.0, share) * np.mean([measure_frame_power(one) for one in pictures], axis=0)
+            # unmarked ones at the border add nothing: the window of the spectrum has faded out there
+            share = 1 + real.n_unmarked / real.n_picks
+            powers[i] = share * np.mean([measure_frame_power(one) for one in pictures], axis=0)
         progress.update(i + 1)
     return clean, powers
 
