@@ -18,6 +18,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 COST = 'cost.json'                          # left by each command: time and memory
 N_MICROGRAPHS = 6                           # of each generated set
+ENCODER_STEPS = 60                          # of the trainings for the similarity maps
 # sets that the picker is trained on: training takes most of the time
 PICKING_ARMS = ('measured', 'gaussian', 'gaussian_fitted')
 # where the contrastive loss of two models looks that are trained for the similarity maps alone
@@ -60,8 +61,8 @@ def main() -> None:
     parser.add_argument('--results', type=Path, default=ROOT / 'docs' / 'results.md', help='file that is written')
     parser.add_argument('--topaz', default=str(ROOT / '.topaz-venv'), help='environment of Topaz')
     parser.add_argument('--train-minutes', type=float, default=0.0,
-                        help='also learn a model for so long, and two for half of it each, with and without mask '
-                        'guidance, for the similarity maps')
+                        help='also learn a model for so long at most, and two small ones, with and without mask '
+                        'guidance, for the similarity maps alone')
     parser.add_argument('--train-steps', type=int, help='most steps of a training; default: those of the preset')
     parser.add_argument('--picking-seeds', type=int, default=5)
     parser.add_argument('--picking-iterations', nargs='+', default=['100'])
@@ -100,16 +101,17 @@ def evaluate(one: DataSet, arguments: argparse.Namespace) -> None:
     encoders: list[Path] = []
     if arguments.train_minutes:
         learn = ['train', '--dataset', work / 'simulated', '--micrographs', *learned, '--topaz-weights',
-                 arguments.topaz, *(('--max-steps', arguments.train_steps) if arguments.train_steps else ())]
-        run([*learn, '--max-minutes', arguments.train_minutes], work / 'model', COST)
+                 arguments.topaz]
+        steps = ('--max-steps', arguments.train_steps) if arguments.train_steps else ()
+        run([*learn, *steps, '--max-minutes', arguments.train_minutes], work / 'model', COST)
         # shown whether it is better than its prior or not
         run(['generate', '--model', work / 'model', '--force', '--dataset', work / 'simulated', '--n-micrographs',
              N_MICROGRAPHS, '--seed', 2], work / 'learned', 'manifest.json')
         generated.append(work / 'learned')
         encoders = [work / name for name in SAMPLINGS]
         for folder, sampling in zip(encoders, SAMPLINGS.values(), strict=True):
-            run([*learn, '--sampling', sampling, '--contrastive-weight', 1, '--learning-rate', 5e-4, '--max-minutes',
-                 arguments.train_minutes / 2], folder, COST)
+            run([*learn, '--sampling', sampling, '--contrastive-weight', 1, '--learning-rate', 5e-4, '--held-out', 0,
+                 '--max-steps', ENCODER_STEPS], folder, COST)
     picking = ['--picking', '--topaz', Path(arguments.topaz) / 'bin' / 'topaz', '--picking-real', *learned,
                '--picking-coordinates', *one.list_picks(learned), '--picking-seeds', arguments.picking_seeds,
                '--picking-iterations', *arguments.picking_iterations, '--picking-arms', *arguments.picking_arms,
