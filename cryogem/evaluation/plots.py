@@ -133,12 +133,14 @@ def draw_picks(
         picture = draw_exhibit(Exhibit(caption, frame.contrast, np.empty((0, 2))), diameter_px)
         scale = picture.width / frame.contrast.shape[1]
         caption_height = picture.height - round(frame.contrast.shape[0] * scale)
+        words = picture.crop((0, 0, picture.width, caption_height))
         pen = ImageDraw.Draw(picture)
         for places, color in ((picks_yx[matches.is_hit], _HIT), (picks_yx[~matches.is_hit], _EXCESS),
                               (frame.centers_yx[~matches.is_found], _MISS)):
             for y, x in (places + 0.5) * scale:
                 r = diameter_px / 2 * scale
                 pen.ellipse((x - r, y - r + caption_height, x + r, y + r + caption_height), outline=color, width=3)
+        picture.paste(words)                # circles of particles at the upper edge reach into them
         drawn.append(picture.resize((picture.width * 2 // 3, picture.height * 2 // 3), Image.Resampling.LANCZOS))
     _tile(path, drawn, columns)
 

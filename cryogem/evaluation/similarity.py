@@ -61,14 +61,20 @@ def draw_maps(name: str, encoder: Encoder, frame: Frame, diameter_px: float, que
 
 
 def choose_queries(frame: Frame, diameter_px: float, rng: np.random.Generator) -> dict[str, tuple[float, float]]:
-    """Choose a particle well inside the frame and the place farthest from all particles."""
+    """Choose an ordinary particle well inside the frame and the place farthest from all particles.
+
+    Ordinary is one on ice as bright as that of most: on dirt, or in a dark corner, a place is like its surroundings. Of
+    the ordinary half one is drawn.
+    """
     h, w = frame.contrast.shape
     border = diameter_px
     is_inner = ((frame.centers_yx > border) & (frame.centers_yx < np.array([h, w]) - border)).all(axis=1)
     inner = frame.centers_yx[is_inner]
     queries = {}
     if len(inner):
-        y, x = inner[int(rng.integers(len(inner)))]
+        levels = np.array([frame.contrast[window].mean() for window in _list_windows(inner, diameter_px, (h, w))])
+        ordinary = inner[np.argsort(abs(levels - np.median(levels)), kind='stable')[:max(1, len(inner) // 2)]]
+        y, x = ordinary[int(rng.integers(len(ordinary)))]
         queries['particle'] = (float(y), float(x))
     grid = np.stack(np.meshgrid(*(np.linspace(min(border, n / 2), max(n - border, n / 2), 40) for n in (h, w)),
                                 indexing='ij'), axis=-1).reshape(-1, 2)
@@ -77,6 +83,13 @@ def choose_queries(frame: Frame, diameter_px: float, rng: np.random.Generator) -
         y, x = grid[int(distances.argmax())]
         queries['background'] = (float(y), float(x))
     return queries
+
+
+def _list_windows(centers_yx: np.ndarray, side: float, shape: tuple[int, int]) -> list[tuple[slice, slice]]:
+    """Return the squares of two sides around (n, 2) centres, cut at the edges of the frame."""
+    low = np.maximum(np.rint(centers_yx - side).astype(int), 0)
+    high = np.minimum(np.rint(centers_yx + side).astype(int) + 1, np.array(shape))
+    return [(slice(y0, y1), slice(x0, x1)) for (y0, x0), (y1, x1) in zip(low.tolist(), high.tolist(), strict=True)]
 
 
 def compute_auc(score: np.ndarray, is_positive: np.ndarray) -> float | None:

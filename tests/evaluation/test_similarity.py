@@ -73,6 +73,17 @@ def test_queries_are_a_particle_off_the_border_and_the_emptiest_place(frame):
     assert 0 <= x < 160
 
 
+def test_the_particle_that_is_asked_for_is_not_one_on_dark_ice():
+    centers = np.array([(y, x) for y in (40, 80, 120, 160) for x in (40, 80, 120, 160)], dtype=float)
+    contrast = np.random.default_rng(1).standard_normal((200, 200)).astype(np.float32)
+    contrast[:, :60] -= 3
+    frame = Frame('m', contrast, centers)
+    chosen = {choose_queries(frame, 20.0, np.random.default_rng(seed))['particle'] for seed in range(12)}
+
+    assert len(chosen) > 2
+    assert all(x > 40 for _, x in chosen)
+
+
 @pytest.mark.parametrize('encoder', [make_encoder(ResidualGenerator()), make_topaz_encoder(TopazNetwork())])
 def test_maps_of_networks_lie_over_their_micrograph(encoder, frame, tmp_path):
     maps = draw_maps('network', encoder, frame, 20.0, {'particle': (40.0, 40.0)}, 3.0)
