@@ -1,6 +1,7 @@
 """`cryogem evaluate`: generated micrographs judged against real ones, beside controls and the floor."""
 
 import dataclasses
+import functools
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,7 +25,7 @@ from cryogem.dataset.writer import check_empty
 from cryogem.evaluation import rows
 from cryogem.evaluation.classifier import TwoSampleTest
 from cryogem.evaluation.comparison import N_SPLITS, Comparison
-from cryogem.evaluation.controls import list_controls, make_controls
+from cryogem.evaluation.controls import Noise, list_controls, make_controls
 from cryogem.evaluation.ctf_check import CtfAgreement, check_ctfs, check_independently, has_independent_fit
 from cryogem.evaluation.features import (
     DEFAULT_CROP,
@@ -40,6 +41,7 @@ from cryogem.evaluation.pickers import Hallucinations, measure_hallucinations, p
 from cryogem.evaluation.plots import REAL, draw_crops_of_arms, plot_ctfs, plot_signal, plot_spectra
 from cryogem.evaluation.realism import (
     Extract,
+    MakeFrames,
     Measured,
     Sampling,
     choose_crop_size,
@@ -86,11 +88,11 @@ def run(config: EvaluateConfig, output: Path) -> None:
     topaz, networks = _load_networks(config)
     make_folder(output)
     sampling = _choose_sampling(config, [one.contrast.shape for one in real], first)
-    arms = {one.name: one.frames for one in sets}
-    by_seed = {seed: _make_controls(config, first, seed) for seed in sampling.seeds}
-    shown: dict[str, Sequence[Frame]] = {**arms, **by_seed[sampling.seeds[0]]}
+    controls = _list_controls(config, first)
+    shown: dict[str, Sequence[Frame]] = {one.name: one.frames for one in sets} | {
+        name: make_frames(sampling.seeds[0]) for name, make_frames in controls.items()}
     real_ctfs = find_real_ctfs(config, real, first.calibration)
-    findings = _find_all(sets, real, real_ctfs, shown, by_seed, sampling, networks)
+    findings = _find_all(sets, real, real_ctfs, shown, controls, sampling, networks)
     proofs = prove_all(config, sets, shown, real, topaz, output)
     pictures = _draw(output, sets, real, shown, findings) + proofs.pictures
     report = _build_report(config, sets, real, shown, findings, proofs, pictures, sampling, tuple(networks))
@@ -122,26 +124,28 @@ def _choose_sampling(config: EvaluateConfig, shapes: Sequence[tuple[int, ...]], 
                     tuple(config.seed + i for i in range(config.n_seeds)))
 
 
-def _make_controls(config: EvaluateConfig, first: GeneratedSet, seed: int) -> dict[str, list[Frame]]:
-    if not config.controls:
+def _list_controls(config: EvaluateConfig, first: GeneratedSet) -> dict[str, MakeFrames]:
+    """Return what makes each control with a seed; none without clean twins."""
+    if not config.controls or all(one.clean is None for one in first.frames):
         return {}
-    made = {name: make_controls(first.frames, first.calibration, noise, seed, first.sign)
-            for name, noise in build_noises(first, config).items()}
-    return {name: frames for name, frames in made.items() if frames}            # none without clean twins
+    return {name: functools.partial(_make_control, first, noise) for name, noise in build_noises(first, config).items()}
+
+
+def _make_control(first: GeneratedSet, noise: Noise, seed: int) -> list[Frame]:
+    return make_controls(first.frames, first.calibration, noise, seed, first.sign)
 
 
 def _find_all(
     sets: Sequence[GeneratedSet], real: Sequence[Frame], real_ctfs: list[Ctf | None],
-    shown: Mapping[str, Sequence[Frame]], by_seed: Mapping[int, Mapping[str, Sequence[Frame]]], sampling: Sampling,
+    shown: Mapping[str, Sequence[Frame]], controls: Mapping[str, MakeFrames], sampling: Sampling,
     networks: Mapping[str, Extract],
 ) -> Findings:
     progress = Progress('evaluation', 2 * len(shown) + 3)
-    measured_real = measure_arm(dict.fromkeys(sampling.seeds, real), sampling, networks)
+    measured_real = measure_arm(lambda _: real, sampling, networks)
     comparisons = {REAL: compare_arm(measured_real, measured_real, sampling)}       # every distance at its floor
     spectra = {REAL: _stack_spectra(measured_real[0])}
     for n_done, arm in enumerate(shown, 1):
-        frames_by_seed = {seed: by_seed[seed].get(arm, shown[arm]) for seed in sampling.seeds}
-        measured = measure_arm(frames_by_seed, sampling, networks)
+        measured = measure_arm(_repeat(shown[arm], controls.get(arm), sampling.seeds[0]), sampling, networks)
         comparisons[arm] = compare_arm(measured, measured_real, sampling)
         spectra[arm] = _stack_spectra(measured[0])
         progress.update(n_done, f'{arm} measured')
@@ -162,6 +166,11 @@ def _find_all(
                                                   sampling.diameter_px)) for one in sets}
     progress.update(2 * len(shown) + 3)
     return Findings(comparisons, spectra, tests, known_ctfs, independent, signals, hallucinations, picker, suspicious)
+
+
+def _repeat(shown: Sequence[Frame], make_frames: MakeFrames | None, first_seed: int) -> MakeFrames:
+    """Return what gives an arm with each seed; controls of further seeds are made when they are asked for, not kept."""
+    return lambda seed: shown if make_frames is None or seed == first_seed else make_frames(seed)
 
 
 def _stack_spectra(measured: Sequence[Measured]) -> np.ndarray:

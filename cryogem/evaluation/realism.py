@@ -40,15 +40,16 @@ def choose_crop_size(shapes: Sequence[tuple[int, ...]], wanted: int | None, defa
 
 
 def measure_arm(
-    by_seed: Mapping[int, Sequence[Frame]], sampling: Sampling, networks: Mapping[str, Extract]
+    make_frames: MakeFrames, sampling: Sampling, networks: Mapping[str, Extract]
 ) -> list[list[Measured]]:
     """Measure the micrographs of an arm with each seed; statistics of the same micrographs are measured once."""
     measured: list[list[Measured]] = []
     before: Sequence[Frame] = ()
     for seed in sampling.seeds:
-        known = [one.statistics for one in measured[-1]] if measured and by_seed[seed] is before else None
-        before = by_seed[seed]
-        measured.append(measure_frames(before, sampling, networks, seed, known))
+        frames = make_frames(seed)
+        known = [one.statistics for one in measured[-1]] if measured and frames is before else None
+        measured.append(measure_frames(frames, sampling, networks, seed, known))
+        before = frames
     return measured
 
 
