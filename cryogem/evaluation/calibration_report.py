@@ -30,8 +30,7 @@ _LARGE_MISFIT, _LOW_CORRELATION = 0.35, 0.9             # beyond which the map i
 _SURE = 5.0                                 # standard errors
 _RESOLUTIONS = (40, 20, 12, 8)              # Å at which the page says how the signal stands against the noise
 _NOT_MADE = ('Carbon, ice crystals and dirt of the real micrographs are left out of all that is measured (red on the '
-             'pictures, white in the masks), and none is generated. The map of the noise is given to whole frames, not '
-             'to the crops that a network is trained on.')
+             'pictures, white in the masks), and none is generated.')
 _STYLE = ('body{font:15px sans-serif;max-width:1300px;margin:2em auto;padding:0 1em}table{border-collapse:collapse}'
           'td,th{border:1px solid #bbb;padding:3px 9px;text-align:right}td:first-child,th:first-child{text-align:left}'
           'img{max-width:100%}.odd{background:#fff0d8}')

@@ -53,6 +53,6 @@ def test_the_page_shows_what_each_part_is_worth(real_set, tmp_path, monkeypatch)
     table = read_table(tmp_path / 'out')
     assert list(table) == [*KINDS, 'real']
     assert all(np.isfinite(cells).all() and len(cells) == 5 for cells in table.values())
-    # with one micrograph in a half, the rings of the set are its own: without B nothing is lost
-    assert table['without B'] == table['measured']
-    assert all(table[kind] != table['measured'] for kind in KINDS[2:])
+    # with one micrograph in a half, the rings of the set are nearly those of its own label: the spectrum is as near
+    assert table['without B'][0] == pytest.approx(table['measured'][0], rel=0.1)
+    assert all(table[kind] != table['measured'] for kind in KINDS[1:])
