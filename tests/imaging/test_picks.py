@@ -61,6 +61,20 @@ def test_placed_particles_have_the_neighbours_of_the_picks():
     assert clustering >= 0.6
 
 
+def test_one_pair_too_close_does_not_let_the_others_overlap():
+    """Crowded frames prefer whatever may lie closer than the rest."""
+    shape, rng = (300, 310), np.random.default_rng(1)
+    picks = [place_particles(shape, 41, [34.0, 36, 38], 0, rng, clustering=0.3) for _ in range(6)]
+    picks[0] = np.concatenate([picks[0], picks[0][:1] + [0, 17]])
+    picks[1] = np.concatenate([picks[1], [[-60.0, -60]]])           # and one far from all
+
+    distances, clustering = pk.measure_crowding(picks, shape, (41.0, 3.0))
+
+    placed = np.concatenate([measure_nearest_distances(place_particles(
+        shape, 41, distances, 0, np.random.default_rng(seed), clustering)) for seed in range(6)])
+    assert (placed < 30).mean() < 0.02
+
+
 def test_few_picks_say_nothing_of_neighbours():
     assert pk.measure_crowding([np.zeros((5, 2))], (100, 100), (5.0, 1.0)) is None
     assert pk.measure_crowding([np.zeros((50, 2))], (100, 100), None) is None
