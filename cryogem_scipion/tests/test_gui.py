@@ -1,6 +1,7 @@
 """Scipion's real window on a virtual display: forms, a run by its Execute button, viewers, wizards."""
 
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 from unittest import TestCase, skipUnless
 
 from PIL import Image
+from pwem.objects import SetOfCoordinates
 from pyworkflow.object import Pointer
 
 from cryogem_scipion.protocols import ProtCryogemEvaluate
@@ -17,7 +19,7 @@ from cryogem_scipion.tests.data import describeMicrographs, makeSyntheticData, w
 from cryogem_scipion.tests.downstream import findMissing, makeEnvironment
 from cryogem_scipion.tests.marks import gui, slow
 from cryogem_scipion.tests.test_interface import InterfaceTest
-from cryogem_scipion.tests.walk import planTutorial
+from cryogem_scipion.tests.walk import planRealData, planTutorial
 from cryogem_scipion.tests.window import listOurProtocols
 
 _XVFB = ['xvfb-run', '-a', '-s', '-screen 0 1600x1200x24']
@@ -78,6 +80,32 @@ class TestCryogemWindow(InterfaceTest):
         self.assertLessEqual({'wizard_particleDiameter', 'wizard_maskThreshold', 'wizard_particlesMean',
                               'wizard_defocusMin', 'wizard_workingPixelSize', 'wizard_nMicrographs', 'wizard_preview'},
                              set(pictures))
+
+
+class TestCryogemPlan(TestCase):
+    """What the walk makes of a folder of real data."""
+
+    def test_the_last_three_micrographs_judge_and_topaz_is_told_the_share_of_its_labels(self):
+        with tempfile.TemporaryDirectory(prefix='cryogem_plan_') as folder:
+            source, made = Path(folder, 'source'), Path(folder, 'made')
+            specimen = makeSyntheticData(source, number=5, side=256)
+            (source / 'coordinates').mkdir()
+            for name, picks in specimen.picks.items():
+                rows = ''.join(f'{x},{y}\n' for x, y in picks)
+                (source / 'coordinates' / f'{name}.csv').write_text('x,y\n' + rows)
+            (source / 'micrographs.csv').write_text('micrograph,defocus_A_approx\n')
+            (source / 'dataset.json').write_text(json.dumps({
+                'specimen': 'atoms', 'map': 'map.mrc', 'apix': 4.0, 'voltage_kV': 300, 'cs_mm': 2.7,
+                'amplitude_contrast': 0.1, 'particle_diameter_A': 120}))
+            steps = {step['label']: step['values'] for step in planRealData(source, made)}
+            links = {name: sorted(path.stem for path in (made / name).iterdir())
+                     for name in ('micrographs', 'held_out')}
+            picked = SetOfCoordinates(filename=steps['import picks']['filesPath']).getSize()
+        self.assertEqual(links['micrographs'], ['synthetic_01', 'synthetic_02'])
+        self.assertEqual(links['held_out'], ['synthetic_03', 'synthetic_04', 'synthetic_05'])
+        self.assertEqual(picked, sum(len(specimen.picks[name]) for name in links['micrographs']))
+        share = round(picked / 2) * math.pi * 4 ** 2 / 256 ** 2         # 0.3 of the radius of 15 px
+        self.assertIn(f'--method PN --pi {share:.4f}', steps['topaz training']['trainExtra'])
 
 
 @gui
