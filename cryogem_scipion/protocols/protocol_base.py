@@ -176,9 +176,21 @@ class ProtCryogemBase(EMProtocol):
 
     def _validateSimulation(self) -> list[str]:
         run = self._getSimulation()
-        if run is None or run.isFinished():
+        if run is None or self._isFinished(run):
             return []                       # Scipion itself says that it is empty
         return [f'*Simulation* is {run.getStatus()}; wait until it is finished.']
+
+    def _isFinished(self, run) -> bool:
+        """Say whether a run is finished; by its own database where the project holds it for failed.
+
+        A run whose process ends while Scipion looks at it is taken for killed, and the project keeps to that: what is
+        scheduled behind it would wait for ever.
+        """
+        project = self.getProject()
+        if run.isFailed() and project is not None and os.path.exists(run.getDbPath()):
+            run.lastUpdateTimeStamp.set(None)           # else it is not read again
+            project._updateProtocol(run)
+        return run.isFinished()
 
     def _summary(self):
         return self.summaryVar.get('Not finished yet.').split('\n')

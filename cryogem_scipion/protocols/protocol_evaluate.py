@@ -147,7 +147,7 @@ class ProtCryogemEvaluate(ProtCryogemBase):
                   'that a generate run has made.' for number, run in enumerate(self._getRuns(), 1) if run is None]
         runs = [run for run in self._getRuns() if run is not None]
         errors += [f'*Generated micrographs* of {run.getObjLabel() or run.getObjId()} are {run.getStatus()}; wait '
-                   'until the run is finished.' for run in runs if not run.isFinished()]
+                   'until the run is finished.' for run in runs if not self._isFinished(run)]
         micSet, coordinates = self.inputMicrographs.get(), self.inputCoordinates.get()
         if micSet is not None and coordinates is not None and not groupCoordinates(coordinates, micSet):
             errors.append('*Picked particles* are on none of the *Real micrographs*; give picks of micrographs with '

@@ -350,6 +350,15 @@ class TestCryogemModels(InProcess, ChainTest):
         self.linkInput(protocol, 'inputCoordinates', self.importPicks, 'outputCoordinates')
         self.assertEqual(protocol.validate(), [])
 
+    def test_a_run_that_ended_while_scipion_looked_is_not_waited_for_as_failed(self):
+        for protocol in (self.newEvaluate(self.generate), self.newGenerate('measured')):
+            run = self.generate if isinstance(protocol, ProtCryogemEvaluate) else self.simulate
+            run.setFailed('Process 1 not found running on the machine.')
+            with mock.patch.object(self.proj, '_updateProtocol'):       # as if its own database said so, too
+                self.assertIn('failed; wait until', '\n'.join(protocol.validate()))
+            self.assertEqual(protocol.validate(), [])
+            self.assertTrue(run.isFinished())
+
     def test_evaluate_refuses_micrographs_that_are_not_generated(self):
         errors = '\n'.join(self.newEvaluate(self.generate, self.importMics).validate())
         self.assertIn('number 2 are none of *cryogem - generate*', errors)
