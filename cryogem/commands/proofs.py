@@ -144,7 +144,7 @@ def add_similarity(proofs: Proofs, config: EvaluateConfig, sets: Sequence[Genera
         proofs.rows.append(Row('Similarity maps on a real micrograph', 'similarity', note=f'{why}: not drawn'))
         return
     maps = [one for name, encoder in encoders.items()
-            for one in draw_maps(name, encoder, frame, diameter_px, queries, diameter_px / 8)]
+            for one in draw_maps(name, encoder, frame, diameter_px, queries, diameter_px / 4)]
     draw_similarity(output / 'similarity.png', frame, maps)
     proofs.rows += rows.list_similarity(maps)
     proofs.numbers['similarity'] = [{'encoder': one.encoder, 'query': one.query, 'query_yx': one.query_yx,

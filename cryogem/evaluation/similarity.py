@@ -48,13 +48,14 @@ def draw_maps(name: str, encoder: Encoder, frame: Frame, diameter_px: float, que
     Parameters
     ----------
     queries : (y, x) in px by their names.
-    radius : px around the query over which its features are averaged.
+    radius : px around every place over which its features are averaged, before they are compared: a particle is more
+        than one cell of them, and the middle of a hollow one looks like what is around it.
     """
     is_particle = ~find_background(frame.contrast.shape, frame.centers_yx, diameter_px / 1.2)
-    features = _encode(encoder, frame.contrast)
+    features = _average(_encode(encoder, frame.contrast), radius, frame.contrast.shape)
     maps = []
     for query, place in queries.items():
-        similarity = _compare(features, place, radius, frame.contrast.shape)
+        similarity = _compare(features, place, frame.contrast.shape)
         score = similarity if query == 'particle' else -similarity
         maps.append(SimilarityMap(name, query, place, similarity, compute_auc(score, is_particle)))
     return maps
@@ -110,13 +111,19 @@ def _encode(encoder: Encoder, contrast: np.ndarray) -> Tensor:
     return (features - features.mean(dim=(2, 3), keepdim=True))[0]      # what all places share says nothing
 
 
-def _compare(features: Tensor, place_yx: tuple[float, float], radius: float, shape: tuple[int, ...]) -> np.ndarray:
-    """Return the (h, w) similarity of all places to the mean feature near a place; cells between are interpolated."""
+def _average(features: Tensor, radius: float, shape: tuple[int, ...]) -> Tensor:
+    """Return the (c, h', w') means of features over squares of about two radii (px), cut at the edges of the frame."""
+    kernel = [2 * round(radius * n / length) + 1 for length, n in zip(shape, features.shape[1:], strict=True)]
+    return functional.avg_pool2d(features[None], kernel, stride=1, padding=[one // 2 for one in kernel],
+                                 count_include_pad=False)[0]
+
+
+def _compare(features: Tensor, place_yx: tuple[float, float], shape: tuple[int, ...]) -> np.ndarray:
+    """Return the (h, w) similarity of all places to the features nearest to a place; cells between are interpolated."""
     pitch = [length / n for length, n in zip(shape, features.shape[1:], strict=True)]           # px of a cell
     y, x = torch.meshgrid(*((torch.arange(n) + 0.5) * step - 0.5 for n, step in
                             zip(features.shape[1:], pitch, strict=True)), indexing='ij')
-    is_near = torch.hypot(y - place_yx[0], x - place_yx[1]) <= max(radius, *pitch)
-    query = features[:, is_near].mean(dim=1)
+    query = features.flatten(1)[:, torch.hypot(y - place_yx[0], x - place_yx[1]).argmin()]
     similarity = functional.cosine_similarity(features, query[:, None, None], dim=0)
     return functional.interpolate(similarity[None, None], size=tuple(shape), mode='bilinear',
                                   align_corners=False)[0, 0].numpy()

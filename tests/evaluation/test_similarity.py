@@ -73,6 +73,19 @@ def test_queries_are_a_particle_off_the_border_and_the_emptiest_place(frame):
     assert 0 <= x < 160
 
 
+def test_places_are_compared_by_what_lies_around_them(frame):
+    features = torch.randn((1, 4, 75, 80), generator=torch.Generator().manual_seed(0))          # cells of 2 px
+    found, = draw_maps('random', lambda _: features, frame, 20.0, {'particle': (60.5, 80.5)}, 6.0)
+    centered = (features - features.mean(dim=(2, 3), keepdim=True))[0].numpy()
+    means = [centered[:, y - 3:y + 4, x - 3:x + 4].mean(axis=(1, 2)) for y, x in ((30, 40), (50, 20))]
+    expected = means[0] @ means[1] / np.linalg.norm(means[0]) / np.linalg.norm(means[1])
+
+    # between four cells, a quarter of the way into the next
+    np.testing.assert_allclose(found.similarity[60:62, 80:82], 1, atol=0.2)
+    nearest = found.similarity[100:102, 40:42].mean()
+    assert abs(nearest - expected) < 0.2
+
+
 def test_the_particle_that_is_asked_for_is_not_one_on_dark_ice():
     centers = np.array([(y, x) for y in (40, 80, 120, 160) for x in (40, 80, 120, 160)], dtype=float)
     contrast = np.random.default_rng(1).standard_normal((200, 200)).astype(np.float32)
