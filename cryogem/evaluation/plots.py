@@ -158,7 +158,7 @@ def draw_similarity(path: Path, frame: Frame, maps: Sequence[SimilarityMap]) -> 
         score = '' if one.auc is None else f', ROC area {one.auc:.2f}'
         panel.set_title(f'{one.encoder}\n{one.query} query{score}', fontsize=8)
     for panel in axes:
-        panel.set_axis_off()
+        panel.set(xticks=[], yticks=[])     # an axis that is off keeps no room for its title
     _save(figure, path)
 
 
