@@ -78,7 +78,7 @@ def planRealData(source: Path, folder: Path) -> list[dict[str, Any]]:
         'acquisition': specimen.acquisition, 'picks': str(picks), 'box_size': specimen.boxSize, 'diameter': diameter,
         'area': readArea(paths[0]),
     }, {'simulated': 20, 'generated': 20, 'steps': None, 'controls': True, 'epochs': 2, 'particles': round(number),
-        'threshold': 0, 'topaz_options': '--epoch-size 60 --minibatch-size 64', 'classes': 6, 'iterations': 10},
+        'threshold': 0, 'topaz_options': '--epoch-size 60 --minibatch-size 64', 'classes': 6, 'iterations': 5},
         withPicker=True)
 
 

@@ -70,8 +70,8 @@ def plotColumns(columns: dict[str, list[float]], groups: dict[str, list[str]], x
         if name in logarithmic:
             axes.set_yscale('log')
             low, high = axes.get_ylim()
-            axes.yaxis.set_major_formatter('{x:.3g}')
-            axes.yaxis.set_minor_formatter('{x:.3g}' if high < _FEW_DECADES * low else '')
+            axes.yaxis.set_major_formatter('{x:.4g}')
+            axes.yaxis.set_minor_formatter('{x:.4g}' if high < _FEW_DECADES * low else '')
         axes.grid(alpha=0.3)
         axes.legend(fontsize=8)
     return plotter
