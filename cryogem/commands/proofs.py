@@ -15,8 +15,8 @@ from cryogem.evaluation import rows
 from cryogem.evaluation.features import TopazNetwork
 from cryogem.evaluation.frames import Frame
 from cryogem.evaluation.picking import (
+    Course,
     TopazPicker,
-    Training,
     find_best_threshold,
     match_picks,
     prove_picking,
@@ -95,7 +95,7 @@ def add_picking(proofs: Proofs, config: EvaluateConfig, first: GeneratedSet, arm
     test = [one for one in real if len(one.centers_yx)]
     with tempfile.TemporaryDirectory(prefix='cryogem_picking_') as folder:
         picker = TopazPicker(program, Path(folder), diameter_px)
-        results, picks = prove_picking(picker, list_trainings(config, list(trained)), trained, test,
+        results, picks = prove_picking(picker, list_courses(config, list(trained)), trained, test,
                                        _MATCH_SHARE * diameter_px)
     if not results:
         proofs.rows.append(Row(group, 'Topaz', note='every training failed; see the log'))
@@ -106,12 +106,12 @@ def add_picking(proofs: Proofs, config: EvaluateConfig, first: GeneratedSet, arm
     _draw_picking(proofs, test, picks, diameter_px, output)
 
 
-def list_trainings(config: EvaluateConfig, arms: Sequence[str]) -> list[Training]:
+def list_courses(config: EvaluateConfig, arms: Sequence[str]) -> list[Course]:
     """Return all trainings, the untrained picker first; repetitions outermost, so that early results cover all arms."""
     starts = (True, False) if config.picking_scratch else (True,)
-    return [Training(UNTRAINED, True, 0, 0)] + [
-        Training(arm, start, int(length), seed) for seed in range(config.picking_seeds)
-        for length in config.picking_iterations for start in starts for arm in arms]
+    lengths = tuple(map(int, config.picking_iterations))
+    return [Course(UNTRAINED, True, (0,), 0)] + [
+        Course(arm, start, lengths, seed) for seed in range(config.picking_seeds) for start in starts for arm in arms]
 
 
 def add_particles(proofs: Proofs, config: EvaluateConfig, one: GeneratedSet, output: Path) -> None:

@@ -1,6 +1,7 @@
 """Picking proof: Topaz, trained on a set, picks real micrographs; its average precision against people's picks."""
 
 import logging
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,20 @@ class Training:
     is_pretrained: bool                     # starts from the shipped weights, else from random ones
     iterations: int                         # 0: the shipped weights as they are
     seed: int
+
+
+@dataclass(frozen=True)
+class Course:
+    """A training of the picker that is stopped and judged at some lengths on its way."""
+
+    arm: str
+    is_pretrained: bool
+    lengths: tuple[int, ...]                # iterations, as in `Training`
+    seed: int
+
+    def list_stages(self) -> list[Training]:
+        """Return the shorter trainings that this one contains, shortest first, and itself."""
+        return [Training(self.arm, self.is_pretrained, length, self.seed) for length in sorted(set(self.lengths))]
 
 
 @dataclass(frozen=True)
@@ -154,31 +169,36 @@ class TopazPicker:
         write_text(folder / 'targets.txt', '\n'.join(lines) + '\n')
         self._shapes[arm], self._shares[arm] = shapes, n_labelled / max(1, n_px)
 
-    def train(self, training: Training) -> str:
-        """Train on a set that was added; return the model for `pick`.
+    def train(self, course: Course) -> dict[Training, str]:
+        """Train on a set that was added; return the models for `pick`, one for each length.
 
         All particles of a set are labelled, so the rest counts as background (Topaz's method PN), in the share it has.
         The share is given outright: from a number of particles, topaz-em 0.3.20 takes 2 r + 1 times the share there is
         (`pixels_given_radius` counts a disc once for each plane of a cube), which exceeds 1 on crowded micrographs, and
-        then everything becomes a particle.
+        then everything becomes a particle. Topaz writes its model after every epoch and learns at one rate, so that a
+        shorter training is the beginning of a longer one.
 
         Raises
         ------
         ProgramError : Topaz fails, or its loss runs away.
         """
-        if training.iterations == 0:
-            return _SHIPPED
-        folder = self._folder / training.arm
-        start = '--pretrained' if training.is_pretrained else '--no-pretrained'
-        prefix = f'{start.strip("-")}_{training.iterations}_{training.seed}'
-        # Topaz takes no seed, it draws another one at every start: `training.seed` only tells repetitions apart
+        stages = course.list_stages()
+        longest = stages[-1].iterations
+        if longest == 0:
+            return {stages[-1]: _SHIPPED}
+        folder = self._folder / course.arm
+        start = '--pretrained' if course.is_pretrained else '--no-pretrained'
+        prefix = f'{start.strip("-")}_{course.seed}'
+        epoch = math.gcd(*(one.iterations for one in stages))
+        # Topaz takes no seed, it draws another one at every start: `course.seed` only tells repetitions apart
         run_program([*self._program, 'train', '-d', '-1', '-j', '1', '--method', 'PN', '--pi',
-                     f'{self._shares[training.arm]:.6f}', '-r', str(TRAINED_RADIUS), '--model', 'resnet8', '--units',
-                     '32', start, '--epoch-size', str(training.iterations), '--num-epochs', '1', '--minibatch-size',
-                     str(_MINIBATCH), '--minibatch-balance', str(_POSITIVE_SHARE), '--train-images', '.',
-                     '--train-targets', 'targets.txt', '--save-prefix', prefix, '-o', f'{prefix}.tsv'], folder)
+                     f'{self._shares[course.arm]:.6f}', '-r', str(TRAINED_RADIUS), '--model', 'resnet8', '--units',
+                     '32', start, '--epoch-size', str(epoch), '--num-epochs', str(longest // epoch),
+                     '--minibatch-size', str(_MINIBATCH), '--minibatch-balance', str(_POSITIVE_SHARE),
+                     '--train-images', '.', '--train-targets', 'targets.txt', '--save-prefix', prefix, '-o',
+                     f'{prefix}.tsv'], folder)
         _check_losses(folder / f'{prefix}.tsv')
-        return str((folder / f'{prefix}_epoch1.sav').resolve())
+        return {one: str(_find_epoch(folder, prefix, one.iterations // epoch)) for one in stages}
 
     def pick(self, model: str, arm: str) -> list[Picks]:
         """Pick the micrographs of a set that was added; centres in px of the frames that were given.
@@ -200,6 +220,14 @@ class TopazPicker:
         return found
 
 
+def _find_epoch(folder: Path, prefix: str, number: int) -> Path:
+    """Return the model after an epoch; Topaz pads the numbers to the length of the last one, more or less."""
+    for path in folder.glob(f'{prefix}_epoch*.sav'):
+        if int(path.stem.rpartition('epoch')[2]) == number:
+            return path.resolve()
+    raise ProgramError(f'Topaz left no model of epoch {number} of {prefix}')
+
+
 def _check_losses(path: Path) -> None:
     """Refuse a training whose loss, a cross entropy, is not finite or falls below zero: its model is worth nothing."""
     header, *lines = [line.split('\t') for line in path.read_text().splitlines()]
@@ -209,7 +237,7 @@ def _check_losses(path: Path) -> None:
 
 
 def prove_picking(
-    picker: TopazPicker, trainings: Iterable[Training], sets: dict[str, Sequence[Frame]], test: Sequence[Frame],
+    picker: TopazPicker, courses: Iterable[Course], sets: dict[str, Sequence[Frame]], test: Sequence[Frame],
     radius: float,
 ) -> tuple[list[PickingResult], dict[str, list[Picks]]]:
     """Train on each set in each way and pick the test micrographs.
@@ -230,18 +258,19 @@ def prove_picking(
     targets = [one.centers_yx for one in test]
     results: list[PickingResult] = []
     picks: dict[str, tuple[float, list[Picks]]] = {}
-    for training in trainings:
+    for course in courses:
         try:
-            found = picker.pick(picker.train(training), 'test')
+            found = {stage: picker.pick(model, 'test') for stage, model in picker.train(course).items()}
         except ProgramError as error:
-            logger.warning('picking proof, %s: %s', training, error)
+            logger.warning('picking proof, %s: %s', course, error)
             continue
-        score = score_picks(found, targets, radius)
-        results.append(PickingResult(training, score))
-        logger.info('picking: trained on %s, %s, %d iterations, seed %d: average precision %.3f', training.arm,
-                    'shipped weights' if training.is_pretrained else 'from scratch', training.iterations,
-                    training.seed, score)
-        if training.arm not in picks or score > picks[training.arm][0]:
-            picks[training.arm] = score, found
+        for stage, own in found.items():
+            score = score_picks(own, targets, radius)
+            results.append(PickingResult(stage, score))
+            logger.info('picking: trained on %s, %s, %d iterations, seed %d: average precision %.3f', stage.arm,
+                        'shipped weights' if stage.is_pretrained else 'from scratch', stage.iterations, stage.seed,
+                        score)
+            if stage.arm not in picks or score > picks[stage.arm][0]:
+                picks[stage.arm] = score, own
     return results, {arm: found for arm, (_, found) in picks.items()}
 

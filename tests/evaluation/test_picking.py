@@ -15,6 +15,7 @@ from cryogem.evaluation.pickers import Picks
 from cryogem.evaluation.picking import (
     RADIUS_PX,
     TRAINED_RADIUS,
+    Course,
     TopazPicker,
     Training,
     compute_average_precision,
@@ -151,10 +152,11 @@ def make_crowded(rng, n, side=200, spacing=20):
 
 
 def write_topaz(path, losses):
-    """Write a stand-in for the program that keeps what it was told and writes these losses."""
+    """Write a stand-in for the program that keeps what it was told, writes these losses and models of 12 epochs."""
     lines = '\\n'.join(['epoch\\titer\\tsplit\\tloss', *(f'1\\t{i}\\ttrain\\t{one}' for i, one in enumerate(losses))])
     path.write_text('#!/bin/sh\nprintf "%s\\n" "$@" > words.txt\nfor last; do :; done\n'
-                    f'printf "{lines}\\n" > "$last"\n')
+                    f'printf "{lines}\\n" > "$last"\n'
+                    'for i in 01 02 03 04 05 06 07 08 09 10 11 12; do : > "${last%.tsv}_epoch$i.sav"; done\n')
     path.chmod(0o755)
     return str(path)
 
@@ -163,7 +165,7 @@ def test_topaz_is_told_the_share_of_px_that_is_labelled(rng, tmp_path):
     frames = make_crowded(rng, 2)
     picker = TopazPicker((write_topaz(tmp_path / 'topaz', [0.5, 0.3]),), tmp_path / 'work', 2 * RADIUS_PX)
     picker.add_set('arm', frames)
-    picker.train(Training('arm', True, 10, 0))
+    picker.train(Course('arm', True, (10,), 0))
     words = (tmp_path / 'work' / 'arm' / 'words.txt').read_text().splitlines()
     share = sum(count_labelled(one.centers_yx, one.contrast.shape) for one in frames) / (2 * 200 ** 2)
 
@@ -174,6 +176,21 @@ def test_topaz_is_told_the_share_of_px_that_is_labelled(rng, tmp_path):
     assert '-n' not in words
 
 
+def test_several_lengths_are_the_models_of_one_training_on_its_way(rng, tmp_path):
+    frames = make_crowded(rng, 1)
+    picker = TopazPicker((write_topaz(tmp_path / 'topaz', [0.5]),), tmp_path / 'work', 2 * RADIUS_PX)
+    picker.add_set('arm', frames)
+    models = picker.train(Course('arm', False, (240, 60, 100), 3))
+    words = (tmp_path / 'work' / 'arm' / 'words.txt').read_text().splitlines()
+
+    assert (words[words.index('--epoch-size') + 1], words[words.index('--num-epochs') + 1]) == ('20', '12')
+    assert [(one.iterations, Path(path).name) for one, path in models.items()] == [
+        (60, 'no-pretrained_3_epoch03.sav'), (100, 'no-pretrained_3_epoch05.sav'), (240, 'no-pretrained_3_epoch12.sav')]
+    assert set(models) == {Training('arm', False, length, 3) for length in (60, 100, 240)}
+    with pytest.raises(ProgramError, match='no model of epoch 13'):
+        picker.train(Course('arm', False, (13,  1), 3))
+
+
 @pytest.mark.parametrize('losses', [[0.6, -3.0], [0.6, float('nan')], []])
 def test_a_training_that_ran_away_is_an_error_and_gives_no_figure(losses, rng, tmp_path):
     frames = make_crowded(rng, 1)
@@ -181,8 +198,8 @@ def test_a_training_that_ran_away_is_an_error_and_gives_no_figure(losses, rng, t
     picker.add_set('arm', frames)
 
     with pytest.raises(ProgramError, match='ran away'):
-        picker.train(Training('arm', True, 10, 0))
-    assert prove_picking(picker, [Training('arm', True, 10, 0)], {'arm': frames}, frames, RADIUS_PX) == ([], {})
+        picker.train(Course('arm', True, (10,), 0))
+    assert prove_picking(picker, [Course('arm', True, (10,), 0)], {'arm': frames}, frames, RADIUS_PX) == ([], {})
 
 
 def test_the_topaz_of_this_python_is_started_by_a_module_and_any_other_as_it_is(tmp_path, monkeypatch):
@@ -223,10 +240,13 @@ def test_a_trained_topaz_picks_crowded_micrographs_better_than_the_shipped_one(r
     program = str(Path(find_topaz()) / 'bin' / 'topaz')
     train, test = make_crowded(rng, 3), make_crowded(rng, 2)
     picker = TopazPicker((program,), tmp_path / 'work', 2 * RADIUS_PX)
-    trainings = [Training('shipped', True, 0, 0), Training('arm', True, 40, 0)]
-    results, picks = prove_picking(picker, trainings, {'arm': train}, test, RADIUS_PX)
-    shipped, trained = (one.average_precision for one in results)
+    courses = [Course('shipped', True, (0,), 0), Course('arm', True, (20, 40), 0)]
+    results, picks = prove_picking(picker, courses, {'arm': train}, test, RADIUS_PX)
+    shipped, short, trained = (one.average_precision for one in results)
+    lengths = [one.training.iterations for one in results]
 
+    assert lengths == [0, 20, 40]
+    assert short > shipped
     assert trained > 0.8
     assert trained > shipped + 0.1
     assert set(picks) == {'shipped', 'arm'}
