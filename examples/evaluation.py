@@ -2,6 +2,10 @@
 
 Each data set is split by micrograph: from one part the experiment is calibrated, simulated, generated and, if asked,
 learned; the other part judges. Only the picks of the first part train the picker of the upper control.
+
+With --added-noise K the particles become harder to pick: to every real micrograph K times the noise of its own spectrum
+is added (the micrograph itself with random phases) before anything else is done, which divides the share of the signal
+in the power by 1 + K².
 """
 
 import argparse
@@ -14,6 +18,10 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
+
+from cryogem.io.mrc import read_micrograph, write_image
 
 ROOT = Path(__file__).resolve().parents[1]
 COST = 'cost.json'                          # left by each command: time and memory
@@ -33,6 +41,7 @@ class DataSet:
 
     name: str
     folder: Path
+    origin: str = ''                        # the set that this one was made from
 
     @property
     def symmetry(self) -> str:
@@ -69,10 +78,13 @@ def main() -> None:
     parser.add_argument('--picking', action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument('--picking-scratch', action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument('--picking-arms', nargs='+', default=PICKING_ARMS)
+    parser.add_argument('--added-noise', type=float, default=0.0, help='make all micrographs noisier, so many times')
     parser.add_argument('--sets', nargs='+', help='names of data sets; default: all')
     parser.add_argument('--write-only', action='store_true', help='write the results of runs that are there')
     arguments = parser.parse_args()
     for one in find_sets(arguments):
+        if arguments.added_noise:
+            one = make_noisier(one, arguments.added_noise, arguments.work)
         if not arguments.write_only:
             evaluate(one, arguments)
         write_results(arguments)
@@ -87,10 +99,31 @@ def find_sets(arguments: argparse.Namespace) -> list[DataSet]:
     return sets
 
 
+def make_noisier(one: DataSet, factor: float, work: Path) -> DataSet:
+    """Return a copy of a data set whose micrographs have noise added, `factor` times that of their own spectrum."""
+    noisier = DataSet(f'{one.name}_noise{factor:g}', work / f'{one.name}_noise{factor:g}' / 'data', one.name)
+    (noisier.folder / 'micrographs').mkdir(parents=True, exist_ok=True)
+    for name in ('coordinates', 'map', 'dataset.json'):
+        if not (noisier.folder / name).exists():
+            (noisier.folder / name).symlink_to((one.folder / name).resolve())
+    for index, path in enumerate(sorted((one.folder / 'micrographs').glob('*.mrc'))):
+        image, pixel_size = read_micrograph(path)
+        noise = randomise_phases(image, np.random.default_rng(index))
+        write_image(noisier.folder / 'micrographs' / path.name, (image + factor * noise).astype(np.float32), pixel_size)
+    return noisier
+
+
+def randomise_phases(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Return noise (h, w) of zero mean with exactly the power spectrum of `image`."""
+    transform = np.fft.rfft2(image - image.mean())
+    phases = np.fft.rfft2(rng.standard_normal(image.shape))         # of a real image, so that the noise is real too
+    return np.asarray(np.fft.irfft2(np.abs(transform) * phases / np.abs(phases), s=image.shape))
+
+
 def evaluate(one: DataSet, arguments: argparse.Namespace) -> None:
     """Simulate, generate, learn and evaluate one data set; steps that are finished are kept."""
     work = arguments.work / one.name
-    keep_flags(arguments, work)
+    keep_flags(arguments, one, work)
     learned, judges = one.list_part(False), one.list_part(True)
     simulate = ['simulate', '--volume', one.map, '--micrographs', *learned, '--coordinates', *one.list_picks(learned),
                 '--symmetry', one.symmetry, '--n-micrographs', N_MICROGRAPHS, '--seed', 1]
@@ -141,9 +174,10 @@ def run(command: list, output: Path, last: str) -> None:
     (output / COST).write_text(json.dumps({key: round(value, 2) for key, value in cost.items()}) + '\n')
 
 
-def keep_flags(arguments: argparse.Namespace, work: Path) -> None:
+def keep_flags(arguments: argparse.Namespace, one: DataSet, work: Path) -> None:
     """Write down what a data set was evaluated with, for the results: what differs from the defaults, but for paths."""
-    flags = [f'--{key.replace("_", "-")} {value:g}' for key in ('train_minutes', 'train_steps')
+    flags = [f'--sets {one.origin or one.name}']
+    flags += [f'--{key.replace("_", "-")} {value:g}' for key in ('train_minutes', 'train_steps', 'added_noise')
              if (value := getattr(arguments, key))]
     if arguments.picking:
         flags += [f'--picking-seeds {arguments.picking_seeds}',
@@ -179,7 +213,7 @@ def describe_set(report: Path, pictures: Path) -> list[str]:
     parts = [f'## {name}\n']
     flags = report.parents[1] / 'flags.txt'
     if flags.exists():
-        parts.append(f"`make evaluate EVALUATE_FLAGS='--sets {name} {flags.read_text()}'`\n")
+        parts.append(f"`make evaluate EVALUATE_FLAGS='{flags.read_text()}'`\n")
     parts += [f'{one}\n' for one in numbers['verdict']]
     parts += [f'**Warning:** {one}\n' for one in numbers['warnings']]
     parts += [f'**Looks wrong:** {one["name"]} ({arm}): {one["text"]}\n'
