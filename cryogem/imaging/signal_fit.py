@@ -22,6 +22,7 @@ _LEAST_MARKED, _MARKED_ERROR = 0.4, 0.3    # of the excess power that picks show
 _ALL = 1 - 1e-6                             # of the power: the least share where none is hidden
 _LARGEST_OWN = 1.5                          # factor by which a micrograph may differ from its set
 _LARGEST_PICK_ERROR = 0.25                  # particle diameters, sd on each axis
+_CERTAIN = 4                                # errors by which a signal that is seen stands out
 _FALL_OFF = slice(14, 100)                  # shells from which the B-factor is taken: finer than the particle's outline
 
 
@@ -93,18 +94,21 @@ def fit_signal(
     """
     pairs = [(one, other, weight) for one, other, weight in zip(real, clean, weights or [1.0] * len(real), strict=True)
              if one is not None and other is not None]
+    # windows are two diameters wide, so neighbouring shells say much the same
+    dilution = np.sqrt(max(1.0, N_SHELLS / diameter_px))
     gain, pick_error, marked = np.ones(N_SHELLS), 0.0, 1.0
     for is_first in (True, False, False):
         pooled = _pool(pairs, np.zeros(N_SHELLS) if is_first else gain, pick_error)
-        gain, pick_error, marked = _fit_gain(pooled, diameter_px, _LEAST_MARKED if has_unmarked else _ALL)
+        gain, pick_error, marked = _fit_gain(pooled, diameter_px, dilution, _LEAST_MARKED if has_unmarked else _ALL)
     # from here on as if all particles were marked
     pairs = [(_complete(one, marked), other, weight) for one, other, weight in pairs]
     real = [None if one is None else _complete(one, marked) for one in real]
     pooled = dataclasses.replace(pooled, power_gain=pooled.power_gain / marked,
                                  power_error=pooled.power_error / marked)
-    correlation, misfit = _judge(pairs, gain, pick_error)
+    correlation, misfit = _judge(pairs, gain, pick_error, dilution)
     flat = np.full(N_SHELLS, np.sqrt(max(0.0, float(np.average(
         pooled.power_gain[_USED], weights=pooled.power_error[_USED] ** -2.0)))))
+    map_misfit = _judge(pairs, flat, pick_error, dilution)[1]
     largest = float(gain[:_LAST_FREE_KNOT + 1].max())
     if correlation <= 0 or largest <= 0 or misfit >= 1:
         raise InputError('coordinates do not sit on particles: what is at the picked places does not resemble the '
@@ -113,8 +117,8 @@ def fit_signal(
     scales, errors = _fit_own(real, clean, gain, largest, pick_error)
     b_factor, b_error = _fit_b_factor(pooled, largest, pixel_size)
     return SignalFit(largest, gain, scales, errors, SignalQuality(
-        _pool_error(scales, errors, real), pick_error, misfit, _judge(pairs, flat, pick_error)[1], correlation,
-        b_factor, b_error, _measure_ratio(pairs), marked))
+        _pool_error(scales, errors, real), pick_error, misfit, map_misfit, correlation, b_factor, b_error,
+        _measure_ratio(pairs), marked))
 
 
 def blur_picks(pick_error: float) -> np.ndarray:
@@ -154,7 +158,9 @@ def _complete(one: SignalMeasurement, marked: float) -> SignalMeasurement:
                                excess_error=tuple((np.asarray(one.excess_error) / marked).tolist()))
 
 
-def _fit_gain(pooled: _Pooled, diameter_px: float, least_marked: float) -> tuple[np.ndarray, float, float]:
+def _fit_gain(
+    pooled: _Pooled, diameter_px: float, dilution: float, least_marked: float
+) -> tuple[np.ndarray, float, float]:
     """Fit the gain at the knots, the error of the picks, and how much of the excess power they show.
 
     Returns
@@ -164,8 +170,6 @@ def _fit_gain(pooled: _Pooled, diameter_px: float, least_marked: float) -> tuple
     hats = np.stack([np.interp(_SHELLS, _KNOTS, one) for one in np.eye(len(_KNOTS))])
     start = np.sqrt(np.maximum([np.median(pooled.power_gain[max(1, knot - 1):knot + 3]) for knot in _KNOTS], 0))
     typical = max(float(np.median(start)), 1e-9)
-    # windows are two diameters wide, so neighbouring shells say much the same
-    dilution = np.sqrt(max(1.0, N_SHELLS / diameter_px))
 
     def compute_residuals(values: np.ndarray) -> np.ndarray:
         knots, error, marked = values[:-2] * typical, values[-2] * diameter_px, values[-1]
@@ -236,22 +240,28 @@ def _pool_error(
     return max(said, float(own.std(ddof=1) / np.sqrt(len(own)))) if len(own) > 2 else said
 
 
-def _judge(pairs: Sequence[_Pair], gain: np.ndarray, pick_error: float) -> tuple[float, float]:
+def _judge(pairs: Sequence[_Pair], gain: np.ndarray, pick_error: float, dilution: float) -> tuple[float, float]:
     """Return how the mean particles correlate, and the share of the excess power that is left, both over shells.
 
-    Shells count by their errors, and what chance adds is taken away.
+    Shells count by their errors, and what chance adds is taken away. Where particles are so weak that no excess power
+    is seen, the mean of many still may be: then nothing is known to be left, and infinitely much if it is not seen
+    either.
     """
-    means, excesses = np.zeros(3), np.zeros(2)
+    means, excesses, variances = np.zeros(3), np.zeros(2), np.zeros(2)
     for one, other, weight in pairs:
         mean, error = (np.asarray(values)[_USED] for values in (one.mean_particle, one.mean_error))
         model = (gain * blur_picks(pick_error) * np.asarray(other.mean_particle))[_USED]
         means += weight * np.array([(mean * model / error ** 2).sum(), ((mean / error) ** 2 - 1).sum(),
                                     ((model / error) ** 2).sum()])
+        variances += weight ** 2 * np.array([((model / error) ** 2).sum(), 2 * len(mean)])
         excess, error = (np.asarray(values)[_USED] for values in (one.excess_power, one.excess_error))
         rest = excess - (gain ** 2 * np.asarray(other.excess_power))[_USED]
         excesses += weight * np.array([((values / error) ** 2 - 1).sum() for values in (rest, excess)])
-    misfit = np.sqrt(np.maximum(excesses[0], 0) / excesses[1]) if excesses[1] > 0 else np.inf
     correlation = means[0] / np.sqrt(means[1] * means[2]) if min(means[1:]) > 0 else 0.0
+    is_mean_seen, is_excess_seen = np.array([means[0], excesses[1]]) > _CERTAIN * dilution * np.sqrt(variances)
+    misfit = 0.0 if is_mean_seen else np.inf
+    if is_excess_seen:
+        misfit = np.sqrt(max(excesses[0], 0) / excesses[1])
     return min(float(correlation), 1.0), float(misfit)
 
 

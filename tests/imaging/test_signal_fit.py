@@ -59,6 +59,14 @@ def jitter(real, sd: float, seed: int = 0):
             for one in real]
 
 
+def add_noise(image, factor: float, seed: int):
+    """Return an image (h, w) with noise of its own spectrum added, `factor` times as strong as all that is there."""
+    transform = np.fft.rfft2(image - image.mean())
+    phases = np.fft.rfft2(np.random.default_rng(seed).standard_normal(image.shape))
+    return (image + factor * np.fft.irfft2(np.abs(transform) * phases / np.abs(phases), s=image.shape)).astype(
+        image.dtype)
+
+
 @pytest.fixture(scope='module')
 def fitted(made, ensemble):
     return fit([one.real for one in made], ensemble)
@@ -171,6 +179,18 @@ def test_picks_beside_the_middle_spoil_the_mean_particle_but_not_the_amplitude(m
     assert found.quality.correlation < 0.8
     assert found.quality.pick_error > 3
     assert found.scale * sds.mean() * found.gain[2:40].mean() == pytest.approx(SIGNAL_SCALE, rel=0.15)
+
+
+@pytest.mark.parametrize(('factor', 'tolerance'), [(1, 0.1), (3, 0.15)])
+def test_particles_too_weak_for_their_power_to_be_seen_are_known_by_their_mean(factor, tolerance, ensemble, made):
+    """A share of 1 / (1 + factor²) of the signal is left, in noise of the same spectrum; the grey values grow."""
+    real = [dataclasses.replace(one.real, image=add_noise(one.real.image, factor, seed))
+            for seed, one in enumerate(made)]
+    _, found, sds = fit(real, ensemble)
+
+    assert found.scale * sds.mean() * found.gain[2:30].mean() == pytest.approx(SIGNAL_SCALE, rel=tolerance)
+    assert found.quality.correlation > 0.9
+    assert max(found.quality.misfit, found.quality.map_misfit) < 0.5
 
 
 def test_coordinates_between_the_particles_are_refused(ensemble, made):
