@@ -120,7 +120,7 @@ def build_judge(plan: TrainingPlan, patterns: list[str]) -> tuple[HeldOut, float
     judges, seen = (RealCrops(one, config.pixel_size, calibration) for one in (files, plan.real.files))
     made = [HeldOut(config.topaz_weights, real, plan.make_draw, side, plan.is_conditioned, _CROPS, _CROP_SEED)
             for real in (judges, seen)]
-    return made[0], made[0].measure.distance(made[0].real, made[1].real)
+    return made[0], made[0].measure_distance(made[1].real)
 
 
 def compare(curves: list[Curve]) -> None:

@@ -95,8 +95,8 @@ def _report(plan: TrainingPlan, output: Path) -> dict[str, Any]:
     counts = {name: count_particles(empty.translate(one), noise, diameter)
               for name, one in (('prior', keep_prior), ('model', _load(output)), ('decoy', translate['decoy']))}
     return {
-        'halves': {'distances': [full.measure.distance(full.real, half) for half in halves],
-                   'prior': full.measure.distance(full.real, prior),
+        'halves': {'distances': [full.measure_distance(half) for half in halves],
+                   'prior': full.measure_distance(prior),
                    'disagreement': float(np.sqrt(np.mean((halves[0] - halves[1]) ** 2)) / max(float(change), 1e-12))},
         'particles_on_empty_crops': {**counts, 'placed_on_full_crops': count_particles(prior, noise, diameter)},
     }

@@ -19,7 +19,7 @@ from cryogem.evaluation.features import (
 )
 from cryogem.evaluation.signal import correlate_shells, sum_spectra
 from cryogem.translation.pairs import DrawSimulated, stack_inputs
-from cryogem.translation.statistics import compare_statistics, measure_statistics
+from cryogem.translation.statistics import TextureStatistics, compare_statistics, measure_statistics
 from cryogem.translation.trainer import Translate
 
 logger = logging.getLogger(__name__)
@@ -30,15 +30,20 @@ _LEAST_SD = 1e-6
 _N_BANDS = 8                                # of spatial frequency, in which the loss of signal is judged
 _TOLERATED_LOSS = 0.02                      # of correlation with the clean twin, in any band: what chance does
 
-Distance = Callable[[np.ndarray, np.ndarray], float]        # (n, c, c) real, (m, c, c) generated
-
 
 @dataclass(frozen=True)
 class Measure:
-    """A distance between sets of crops."""
+    """A distance between sets of crops, in two parts, so that what many are compared with is described once.
+
+    Parameters
+    ----------
+    describe : of (n, c, c) crops, what they are compared by.
+    compare : distance of two descriptions, of real and of generated crops.
+    """
 
     name: str
-    distance: Distance
+    describe: Callable[[np.ndarray], Any]
+    compare: Callable[[Any, Any], float]
 
 
 def choose_measure(topaz_weights: str, side: int) -> Measure:
@@ -52,14 +57,10 @@ def choose_measure(topaz_weights: str, side: int) -> Measure:
     if path is None or side < LEAST_CROP:
         logger.info('realism is judged by spectrum, histograms and local power: %s',
                     'no Topaz is installed' if path is None else f'crops of {side} px are too small for Topaz')
-        return Measure('statistics', _compare_statistics)
+        return Measure('statistics', _describe_statistics, _compare_statistics)
     network = load_topaz_network(path)
-
-    def distance(real: np.ndarray, generated: np.ndarray) -> float:
-        features = [extract_features(network, normalise_crops(one)) for one in (real, generated)]
-        return compute_frechet_distance(features[0], features[1])
-
-    return Measure('topaz_frechet', distance)
+    return Measure('topaz_frechet', lambda crops: extract_features(network, normalise_crops(crops)),
+                   compute_frechet_distance)
 
 
 def normalise_crops(crops: np.ndarray) -> np.ndarray:
@@ -68,10 +69,14 @@ def normalise_crops(crops: np.ndarray) -> np.ndarray:
     return centered / np.maximum(centered.std(axis=(1, 2), keepdims=True), _LEAST_SD)
 
 
-def _compare_statistics(real: np.ndarray, generated: np.ndarray) -> float:
+def _describe_statistics(crops: np.ndarray) -> TextureStatistics:
     with torch.inference_mode():
-        wanted, found = (measure_statistics(torch.from_numpy(one[:, None])) for one in (real, generated))
-        return float(compare_statistics(found, wanted))
+        return measure_statistics(torch.from_numpy(crops[:, None]))
+
+
+def _compare_statistics(real: TextureStatistics, generated: TextureStatistics) -> float:
+    with torch.inference_mode():
+        return float(compare_statistics(generated, real))
 
 
 class HeldOut:
@@ -94,6 +99,7 @@ class HeldOut:
         self.measure = choose_measure(topaz_weights, self.side)
         streams = [np.random.default_rng(one) for one in np.random.SeedSequence(seed).spawn(2 * n_crops)]
         self.real = np.stack([real.draw(rng, self.side) for rng in streams[:n_crops]])
+        self._described = self.measure.describe(self.real)
         frame = whole or self.side
         self._windows = [(slice(y, y + self.side), slice(x, x + self.side))
                          for y in range(0, frame - self.side + 1, self.side)
@@ -116,7 +122,11 @@ class HeldOut:
 
     def judge(self, translate: Translate) -> float:
         """Return how far the translations are from the held-out real crops."""
-        return self.measure.distance(self.real, self.translate(translate))
+        return self.measure_distance(self.translate(translate))
+
+    def measure_distance(self, crops: np.ndarray) -> float:
+        """Return how far (n, side, side) crops are from the held-out real ones."""
+        return self.measure.compare(self._described, self.measure.describe(crops))
 
     def _cut(self, frames: np.ndarray) -> np.ndarray:
         return np.stack([frame[window] for frame in frames for window in self._windows])[:self._n_crops]
@@ -138,9 +148,9 @@ def measure_gates(held_out: HeldOut, seen: RealCrops, translate: Translate, seed
     """
     rng = np.random.default_rng(seed)
     crops = np.stack([seen.draw(rng, held_out.side) for _ in range(len(held_out.real))])
-    floor = held_out.measure.distance(held_out.real, crops)
+    floor = held_out.measure_distance(crops)
     made, prior = held_out.translate(translate), held_out.translate(keep_prior)
-    model_distance, prior_distance = (held_out.measure.distance(held_out.real, one) for one in (made, prior))
+    model_distance, prior_distance = map(held_out.measure_distance, (made, prior))
     spectra = [sum_spectra(one, held_out.clean) for one in (made, prior)]
     kept, kept_by_prior = (correlate_shells(one, _N_BANDS) for one in spectra)
     shells, shells_of_prior = (correlate_shells(one) for one in spectra)
