@@ -3,13 +3,15 @@
 `examples/learning.py` leaves folders of one half of a data set (build/learning/NAME/half_0); give one of them. Both
 presets learn from all its micrographs, and crops of the other half judge both alike; the seconds are those of the
 learning itself, with the measuring of statistics before it. The models of the best check are written beside the
-curves (curve_paper_0, ...), so that `cryogem generate` can use them.
+curves, losses and sample pictures (curve_paper_0, ...), so that `cryogem generate` can use them.
 """
 
 import argparse
+import statistics
 import sys
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -23,9 +25,11 @@ from cryogem.translation.engine import Engine
 from cryogem.translation.hardware import keep_freed_memory
 from cryogem.translation.learner import Learner
 from cryogem.translation.model import save_model
+from cryogem.translation.pairs import CropBatch
+from cryogem.translation.samples import write_sample
 
 _CROPS, _CROP_SEED = 64, 4711               # of each kind, of the judging crops
-_PRESETS = ('fast', 'paper')
+_EVERY = {'fast': 10, 'paper': 50}          # steps from one look at a model to the next
 _GOAL = 50                                  # times as fast as the published preset
 
 
@@ -38,6 +42,7 @@ class Curve:
     floor: float                            # distance of the learned real crops from the judging ones
     prior: float
     points: tuple[tuple[int, float, float], ...]            # step, CPU seconds, distance
+    losses: tuple[dict[str, float], ...] = ()               # means up to each point but the first
 
     @property
     def best(self) -> tuple[int, float, float]:
@@ -55,9 +60,9 @@ def main() -> None:
     parser.add_argument('half', type=Path, nargs='?', help='folder of one half, left by examples/learning.py')
     parser.add_argument('--judges', nargs='+', help='patterns of the real micrographs that judge')
     parser.add_argument('--minutes', type=float, default=25.0, help='CPU minutes of the published training')
-    parser.add_argument('--steps', type=int, default=2000, help='of its whole schedule')
+    parser.add_argument('--steps', type=int, default=2000, help='of its whole schedule: its rate falls to zero there')
     parser.add_argument('--crop-size', type=int, default=256, help='of the published training, px')
-    parser.add_argument('--fast-steps', type=int, default=80, help='of the default training')
+    parser.add_argument('--fast-steps', type=int, default=200, help='of the default training')
     parser.add_argument('--seeds', type=int, default=1, help='trainings of the default preset')
     arguments = parser.parse_args()
     if arguments.half is None or not arguments.judges:
@@ -88,26 +93,46 @@ def record_curve(arguments: argparse.Namespace, preset: str, seed: int, steps: i
     judge, floor = build_judge(plan, arguments.judges)
     prior = judge.judge(keep_prior)
     print(f'{preset}, seed {seed}: prior {prior:.4f}, floor {floor:.4f} ({prior / floor:.2f} times)', flush=True)
-    points, spent, sampler = [(0, prepared, prior)], prepared, plan.build_sampler(Engine())
-    every, best = (5 if preset == 'fast' else 25), float('inf')
+    curve = Curve(preset, seed, floor, prior, ((0, prepared, prior),))
+    spent, sampler, losses = prepared, plan.build_sampler(Engine()), []
     for step in range(steps):
         began = time.process_time()
-        learner.learn(sampler.draw(step), step)
+        batch = sampler.draw(step)
+        losses.append(learner.learn(batch, step))
         spent += time.process_time() - began
-        if (step + 1) % every and step + 1 < steps and spent < 60 * minutes:
+        is_over = step + 1 == steps or spent >= 60 * minutes
+        if not is_over and (step + 1) % _EVERY[preset]:
             continue
         found = judge.judge(learner.translate)
-        points.append((step + 1, spent, found))
-        print(f'  step {step + 1}, {spent:.1f} CPU s: {found:.4f} ({found / floor:.2f} times the floor)', flush=True)
-        if found < best:
-            best = found
-            make_folder(output)
+        is_better = found < curve.best[2]
+        curve = replace(curve, points=(*curve.points, (step + 1, spent, found)),
+                        losses=(*curve.losses, average_losses(losses)))
+        losses.clear()
+        print(f'  step {step + 1}, {spent:.1f} CPU s: {found:.4f} ({found / floor:.2f} times the floor); '
+              + ', '.join(f'{key} {value:.3g}' for key, value in curve.losses[-1].items()), flush=True)
+        keep(output, curve, learner, batch)
+        if is_better:
             save_model(output, learner.averaged, {**plan.describe(Engine()), 'steps': step + 1, 'seconds': spent},
                        f'weights_{step + 1:06d}.safetensors')
-        if spent >= 60 * minutes:
+        if is_over:
             break
-    write_json(output / 'curve.json', {'floor': floor, 'prior': prior, 'points': points})
-    return Curve(preset, seed, floor, prior, tuple(points))
+    return curve
+
+
+def average_losses(losses: Sequence[dict[str, float]]) -> dict[str, float]:
+    """Return the mean of each loss that the preset has, over the steps since the last look."""
+    means = {key: statistics.fmean(one[key] for one in losses) for key in losses[0]}
+    return {key: value for key, value in means.items() if value}
+
+
+def keep(output: Path, curve: Curve, learner: Learner, batch: CropBatch) -> None:
+    """Write the curve so far, and a sample picture: clean, prior, generated, real."""
+    samples = output / 'samples'
+    make_folder(samples)
+    write_json(output / 'curve.json', asdict(curve))
+    crops = [batch.prior, learner.translate(batch.inputs[:1]), batch.real]
+    write_sample(samples / f'step_{curve.points[-1][0]:06d}.png',
+                 [one[0, 0].numpy() for one in ([] if batch.signal is None else [batch.signal]) + crops])
 
 
 def build_judge(plan: TrainingPlan, patterns: list[str]) -> tuple[HeldOut, float]:
