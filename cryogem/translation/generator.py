@@ -141,8 +141,13 @@ def pad_to_multiple(image: Tensor, multiple: int) -> Tensor:
 
 def use_channels_last(network: nn.Module) -> None:
     """Store the kernels of `network` with channels last: convolutions follow, and are faster on CPU and GPU."""
+    use_layout(network, torch.channels_last)
+
+
+def use_layout(network: nn.Module, layout: torch.memory_format) -> None:
+    """Store the kernels of `network` in a layout, which its convolutions follow."""
     for parameter in network.parameters():
         if parameter.ndim == 4:
             # Kernels of one map count as being in either layout: a new array makes their strides definite too.
-            stored = torch.empty_like(parameter.data, memory_format=torch.channels_last)
+            stored = torch.empty_like(parameter.data, memory_format=layout)
             parameter.data = stored.copy_(parameter.data)
