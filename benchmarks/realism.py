@@ -31,7 +31,7 @@ from cryogem.imaging.resampling import choose_working_pixel_size
 from cryogem.io.files import make_folder
 from cryogem.specimen.volume import PreparedVolume, bring_to_pixel_size
 
-_DATA = Path(__file__).parents[1] / '..' / 'shared' / 'data'
+DATA = Path(__file__).parents[1] / '..' / 'shared' / 'data'
 _SHOWN = 2                                  # micrographs of each kind on a sheet
 
 
@@ -63,7 +63,7 @@ def main() -> None:
     parser.add_argument('--sheet', type=Path)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    folders = arguments.folders or sorted(one.parent for one in _DATA.glob('*/dataset.json'))
+    folders = arguments.folders or sorted(one.parent for one in DATA.glob('*/dataset.json'))
     weights = find_topaz_weights(arguments.topaz)
     network = None if weights is None else load_topaz_network(weights)
     if network is None:

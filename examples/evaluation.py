@@ -21,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
+from cryogem.imaging.noise import randomise_phases
 from cryogem.io.mrc import read_micrograph, write_image
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -109,15 +110,8 @@ def make_noisier(one: DataSet, factor: float, work: Path) -> DataSet:
     for index, path in enumerate(sorted((one.folder / 'micrographs').glob('*.mrc'))):
         image, pixel_size = read_micrograph(path)
         noise = randomise_phases(image, np.random.default_rng(index))
-        write_image(noisier.folder / 'micrographs' / path.name, (image + factor * noise).astype(np.float32), pixel_size)
+        write_image(noisier.folder / 'micrographs' / path.name, image + factor * noise, pixel_size)
     return noisier
-
-
-def randomise_phases(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Return noise (h, w) of zero mean with exactly the power spectrum of `image`."""
-    transform = np.fft.rfft2(image - image.mean())
-    phases = np.fft.rfft2(rng.standard_normal(image.shape))         # of a real image, so that the noise is real too
-    return np.asarray(np.fft.irfft2(np.abs(transform) * phases / np.abs(phases), s=image.shape))
 
 
 def evaluate(one: DataSet, arguments: argparse.Namespace) -> None:

@@ -29,6 +29,13 @@ def filter_noise(amplitude: np.ndarray, shape: tuple[int, ...], rng: np.random.G
     return torch.fft.irfft2(spectrum, s=shape).numpy()
 
 
+def randomise_phases(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Return noise (h, w) of zero mean with exactly the power spectrum of an image (h, w): the image without phases."""
+    transform = np.fft.rfft2(image - image.mean())
+    phases = np.fft.rfft2(rng.standard_normal(image.shape))         # of a real image, so that the noise is real too
+    return np.asarray(np.fft.irfft2(np.abs(transform) * phases / np.abs(phases), s=image.shape), dtype=np.float32)
+
+
 def add_gaussian_noise(clean: np.ndarray, snr: float, rng: np.random.Generator) -> np.ndarray:
     """Add white Gaussian noise at a signal-to-noise ratio (of variances) to an (h, w) image, then give it unit sd."""
     return _standardise(clean + rng.standard_normal(clean.shape, dtype=np.float32) * _noise_sd(clean, snr))

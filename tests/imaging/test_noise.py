@@ -8,6 +8,7 @@ from cryogem.imaging.noise import (
     add_poisson_gaussian_noise,
     add_poisson_noise,
     draw_field,
+    randomise_phases,
 )
 from cryogem.imaging.spectrum import N_SHELLS, measure_power
 
@@ -94,3 +95,16 @@ def test_a_frame_without_particles_gets_noise_of_unit_sd_too():
     empty = np.zeros((64, 64), np.float32)
     for name in ('gaussian', 'poisson', 'poisson_gaussian'):
         assert MODELS[name](empty, np.random.default_rng(0)).std() == pytest.approx(1, rel=1e-4)
+
+
+@pytest.mark.parametrize('shape', [(64, 48), (61, 33)])
+def test_an_image_without_its_phases_has_its_power_and_nothing_else_of_it(shape):
+    image = np.cumsum(np.random.default_rng(1).standard_normal(shape), axis=1) + 7
+    noise = np.array([randomise_phases(image, np.random.default_rng(seed)) for seed in range(100)])
+    power = np.abs(np.fft.fft2(image)) ** 2
+
+    np.testing.assert_allclose(np.abs(np.fft.fft2(noise[0])).ravel()[1:] ** 2, power.ravel()[1:], rtol=1e-3)
+    assert noise[0].mean() == pytest.approx(0, abs=1e-5)
+    # the mean over many is that of independent fields
+    assert noise.mean(axis=0).std() == pytest.approx(image.std() / 10, rel=0.35)
+    assert abs(np.corrcoef(noise[0].ravel(), image.ravel())[0, 1]) < 0.6

@@ -8,6 +8,7 @@ import pytest
 from cryogem.errors import InputError
 from cryogem.imaging.exposure import draw_record_at, expose
 from cryogem.imaging.measurement import calibrate
+from cryogem.imaging.noise import randomise_phases
 from cryogem.imaging.signal import average_signals, measure_signal
 from cryogem.imaging.signal_fit import blur_picks, fit_signal
 from cryogem.imaging.spectrum import N_SHELLS
@@ -57,14 +58,6 @@ def jitter(real, sd: float, seed: int = 0):
     rng = np.random.default_rng(seed)
     return [dataclasses.replace(one, centers_yx=one.centers_yx + rng.normal(0, sd, one.centers_yx.shape))
             for one in real]
-
-
-def add_noise(image, factor: float, seed: int):
-    """Return an image (h, w) with noise of its own spectrum added, `factor` times as strong as all that is there."""
-    transform = np.fft.rfft2(image - image.mean())
-    phases = np.fft.rfft2(np.random.default_rng(seed).standard_normal(image.shape))
-    return (image + factor * np.fft.irfft2(np.abs(transform) * phases / np.abs(phases), s=image.shape)).astype(
-        image.dtype)
 
 
 @pytest.fixture(scope='module')
@@ -184,8 +177,9 @@ def test_picks_beside_the_middle_spoil_the_mean_particle_but_not_the_amplitude(m
 @pytest.mark.parametrize(('factor', 'tolerance'), [(1, 0.1), (3, 0.15)])
 def test_particles_too_weak_for_their_power_to_be_seen_are_known_by_their_mean(factor, tolerance, ensemble, made):
     """A share of 1 / (1 + factor²) of the signal is left, in noise of the same spectrum; the grey values grow."""
-    real = [dataclasses.replace(one.real, image=add_noise(one.real.image, factor, seed))
-            for seed, one in enumerate(made)]
+    rng = np.random.default_rng(0)
+    real = [dataclasses.replace(one.real, image=one.real.image + factor * randomise_phases(one.real.image, rng))
+            for one in made]
     _, found, sds = fit(real, ensemble)
 
     assert found.scale * sds.mean() * found.gain[2:30].mean() == pytest.approx(SIGNAL_SCALE, rel=tolerance)
