@@ -4,9 +4,11 @@
 presets learn from all its micrographs, and crops of the other half judge both alike; the seconds are those of the
 learning itself, with the measuring of statistics before it. The models of the best check are written beside the
 curves, losses and sample pictures (curve_paper_0, ...), so that `cryogem generate` can use them.
+Trainings that are finished are kept.
 """
 
 import argparse
+import json
 import statistics
 import sys
 import time
@@ -41,8 +43,8 @@ class Curve:
     seed: int
     floor: float                            # distance of the learned real crops from the judging ones
     prior: float
-    points: tuple[tuple[int, float, float], ...]            # step, CPU seconds, distance
-    losses: tuple[dict[str, float], ...] = ()               # means up to each point but the first
+    points: Sequence[tuple[int, float, float]]              # step, CPU seconds, distance
+    losses: Sequence[dict[str, float]] = ()                 # means up to each point but the first
 
     @property
     def best(self) -> tuple[int, float, float]:
@@ -78,9 +80,13 @@ def main() -> None:
 
 def record_curve(arguments: argparse.Namespace, preset: str, seed: int, steps: int, minutes: float,
                  crop_size: int | None) -> Curve:
-    """Train one preset, judging it now and then, and keep what it reached."""
-    known = read_config_file(arguments.half / 'model_0' / 'config.json')
+    """Train one preset, judging it now and then, and keep what it reached; one that is finished is read."""
     output = arguments.half / f'curve_{preset}_{seed}'
+    if (output / 'curve.json').exists():
+        curve = Curve(**json.loads((output / 'curve.json').read_text()))
+        if curve.points[-1][0] >= steps or curve.points[-1][1] >= 60 * minutes:
+            return curve
+    known = read_config_file(arguments.half / 'model_0' / 'config.json')
     config = build_config(TrainConfig, {
         'dataset': known['dataset'], 'micrographs': known['micrographs'], 'topaz_weights': known['topaz_weights'],
         'output': str(output), 'preset': preset, 'seed': seed, 'max_steps': steps, 'crop_size': crop_size,
