@@ -6,6 +6,7 @@ import platform
 import sys
 
 import torch
+from llvmlite import binding
 
 logger = logging.getLogger(__name__)
 
@@ -22,6 +23,20 @@ def has_fast_bf16(device: torch.device | str) -> bool:
             and bool(torch.cpu._is_avx512_bf16_supported())
     except (AttributeError, RuntimeError):  # another build of torch
         return False
+
+
+def has_bf16_vectors(device: torch.device | str) -> bool:
+    """Say whether loops that numba compiles for `device` multiply bf16 as fast as torch does.
+
+    A CPU with tiles of bf16 (AMX) does not: torch uses them and is several times as fast as vectors are.
+    """
+    try:
+        has_tiles = bool(torch.cpu._is_amx_tile_supported())
+    except (AttributeError, RuntimeError):  # another build of torch
+        return False
+    features = binding.get_host_cpu_features()
+    return torch.device(device).type == 'cpu' and not has_tiles and \
+        all(features.get(one, False) for one in ('avx512f', 'avx512vl', 'avx512bw', 'avx512bf16'))
 
 
 def keep_freed_memory() -> bool:

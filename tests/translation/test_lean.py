@@ -3,14 +3,14 @@
 import pytest
 import torch
 
-from cryogem.translation.hardware import has_fast_bf16, keep_freed_memory
+from cryogem.translation.hardware import has_bf16_vectors, has_fast_bf16, keep_freed_memory
 from cryogem.translation.lean import LeanPaperGenerator
 from cryogem.translation.paper import PaperGenerator
 
 
-def make_generator() -> PaperGenerator:
+def make_generator(width: int = 8) -> PaperGenerator:
     torch.manual_seed(0)
-    return PaperGenerator(6, 8).eval()
+    return PaperGenerator(6, width).eval()
 
 
 @pytest.mark.parametrize('shape', [(128, 128), (64, 192)])
@@ -28,12 +28,29 @@ def test_in_float32_the_lean_network_gives_the_golden_output(golden, golden_inpu
 
 
 @pytest.mark.skipif(not has_fast_bf16('cpu'), reason='this CPU has no fast bf16')
-def test_in_bf16_the_lean_network_differs_by_the_rounding_of_its_numbers():
-    generator, image = make_generator(), torch.rand(1, 1, 128, 128) * 2 - 1
+@pytest.mark.parametrize('width', [8, 16])  # in vectors, where the processor has them, are multiples of 16
+@pytest.mark.parametrize('shape', [(64, 64), (128, 128), (64, 192), (320, 64)])
+def test_in_bf16_the_lean_network_differs_by_the_rounding_of_its_numbers(width, shape):
+    generator, image = make_generator(width), torch.rand(1, 1, *shape) * 2 - 1
     with torch.no_grad():
         expected, found = generator(image), LeanPaperGenerator(generator, True)(image)
     assert found.dtype == torch.float32
     assert float((found - expected).square().mean().sqrt() / expected.std()) < 0.015
+
+
+@pytest.mark.parametrize(('has_vectors', 'width'), [(False, 16), (True, 8)])
+def test_where_vectors_do_not_fit_torch_computes(monkeypatch, has_vectors, width):
+    monkeypatch.setattr('cryogem.translation.lean.has_bf16_vectors', lambda device: has_vectors)
+    assert LeanPaperGenerator(make_generator(width), True).in_vectors is None
+
+
+def test_a_cpu_with_tiles_of_bf16_is_left_to_torch(monkeypatch):
+    monkeypatch.setattr('torch.cpu._is_amx_tile_supported', lambda: True)
+    assert not has_bf16_vectors('cpu')
+
+
+def test_no_other_device_computes_in_vectors():
+    assert not has_bf16_vectors('cuda')
 
 
 def test_making_a_network_lean_leaves_the_original_as_it_was():
