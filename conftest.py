@@ -11,7 +11,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 HOSTS = '[localhost]\nPARALLEL_COMMAND = mpirun -np %_(JOB_NODES)d --map-by node %_(COMMAND)s\n'
 
@@ -43,6 +43,6 @@ def _set_environment() -> None:
 
 
 _set_environment()
-# The same examples in every run, and no time limit: test machines may be busy.
-settings.register_profile('cryogem', deadline=None, derandomize=True)
+# The same examples in every run, and no limits of time: test machines may be busy.
+settings.register_profile('cryogem', deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile('cryogem')

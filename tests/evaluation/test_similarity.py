@@ -97,9 +97,10 @@ def test_the_particle_that_is_asked_for_is_not_one_on_dark_ice():
     assert all(x > 40 for _, x in chosen)
 
 
-@pytest.mark.parametrize('encoder', [make_encoder(ResidualGenerator()), make_topaz_encoder(TopazNetwork())])
-def test_maps_of_networks_lie_over_their_micrograph(encoder, frame, tmp_path):
-    maps = draw_maps('network', encoder, frame, 20.0, {'particle': (40.0, 40.0)}, 3.0)
+@pytest.mark.parametrize('build', [lambda: make_encoder(ResidualGenerator()),
+                                   lambda: make_topaz_encoder(TopazNetwork())], ids=['generator', 'topaz'])
+def test_maps_of_networks_lie_over_their_micrograph(build, frame, tmp_path):
+    maps = draw_maps('network', build(), frame, 20.0, {'particle': (40.0, 40.0)}, 3.0)
 
     assert maps[0].similarity.shape == (150, 160)
     assert maps[0].similarity[40, 40] > 0.8 * maps[0].similarity.max()

@@ -20,8 +20,9 @@ def make_generator() -> ResidualGenerator:
     return generator
 
 
-@pytest.mark.parametrize('generator', [make_generator(), PaperGenerator(5, 2)], ids=['residual', 'paper'])
-def test_a_saved_model_loads_as_the_same_network_in_eval_mode(tmp_path, generator):
+@pytest.mark.parametrize('build', [make_generator, lambda: PaperGenerator(5, 2)], ids=['residual', 'paper'])
+def test_a_saved_model_loads_as_the_same_network_in_eval_mode(tmp_path, build):
+    generator = build()
     save_model(tmp_path / 'model', generator, {'pixel_size': 1.5})
     loaded = cryogem.translation.load_generator(tmp_path / 'model')
     image = torch.rand(2, 1, 64, 64) * 2 - 1
