@@ -2,6 +2,7 @@
 
 import os
 import sys
+import threading
 import time
 
 import pytest
@@ -155,14 +156,34 @@ def build_line(line):
 
 
 @pytest.mark.parametrize('slow', ['prepared', 'developed', 'written', ''])
-def test_stages_overlap_but_few_micrographs_wait_behind_the_slowest(slow):
+def test_few_micrographs_wait_behind_the_slowest_stage(slow):
     line = Line(slow)
     produce(build_line, (line,), range(30), 30, n_workers=1)
 
     assert [index for stage, index in line.events if stage == 'written'] == list(range(30))
     assert line.most_waiting <= 5
-    if slow == 'written':
-        assert line.events.index(('prepared', 2)) < line.events.index(('written', 1))
+
+
+class PatientLine(Line):
+    """Writes its first micrograph only when the next one is developed and the one after that prepared."""
+
+    def __init__(self):
+        super().__init__()
+        self.ahead = {('developed', 1): threading.Event(), ('prepared', 2): threading.Event()}
+
+    def note(self, stage, index):
+        if (stage, index) == ('written', 0):
+            assert all(one.wait(60) for one in self.ahead.values())
+        super().note(stage, index)
+        if (stage, index) in self.ahead:
+            self.ahead[stage, index].set()
+
+
+def test_a_micrograph_is_written_while_the_next_one_is_developed_and_another_prepared():
+    line = PatientLine()
+    produce(build_line, (line,), range(4), 4, n_workers=1)
+
+    assert [index for stage, index in line.events if stage == 'written'] == list(range(4))
 
 
 def test_batches_are_developed_together_in_the_order_they_were_asked_for():
