@@ -29,13 +29,16 @@ def waitForRuns(projectName: str, patience: float) -> list[dict]:
     What is still active then is stopped.
     """
     from pyworkflow.project import Manager
+
+    from cryogem_scipion.tests.in_process import updateFromDisk
     project = Manager().loadProject(projectName)
     end = time.monotonic() + patience
     while True:
         runs = list(project.getRuns())
         for run in runs:
-            run.lastUpdateTimeStamp.set(None)
-            project._updateProtocol(run)
+            updateFromDisk(project, run)
+            if run.isFailed():              # also taken for it: a process that ended between the look at its database
+                updateFromDisk(project, run)                            # and the one whether it lives
         active = [run for run in runs if run.isActive() or run.isScheduled() or run.isSaved()]
         if not active or any(run.isFailed() for run in runs) or time.monotonic() > end:
             break

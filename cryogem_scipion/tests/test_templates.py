@@ -7,16 +7,20 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from unittest import TestCase, skipIf
+from unittest import TestCase, mock, skipIf
 
 import pyworkflow as pw
+from pwem.protocols import ProtImportVolumes
+from pyworkflow.project import Project
 from pyworkflow.template import LocalTemplate
 
 import cryogem_scipion
 from cryogem_scipion.tests.data import describeMicrographs, makeSyntheticData, writePicks
 from cryogem_scipion.tests.downstream import findMissing, makeEnvironment
+from cryogem_scipion.tests.in_process import InProcess
 from cryogem_scipion.tests.marks import slow
-from cryogem_scipion.tests.scheduled import SHORT_SLEEPS
+from cryogem_scipion.tests.scheduled import SHORT_SLEEPS, waitForRuns
+from cryogem_scipion.tests.test_chain import ChainTest
 
 _PATIENCE = 1500                                        # s for all runs of a template
 _FOLDER = Path(cryogem_scipion.__file__).parent / 'templates'
@@ -33,7 +37,7 @@ def fillDefaults(path: Path) -> list[dict]:
     return json.loads(''.join(template.getContent()))
 
 
-def runWithScipion(arguments: list[str], environment: dict[str, str], timeout: float = 300) -> str:
+def runWithScipion(arguments: list[str], environment: dict[str, str], timeout: float = 900) -> str:
     """Run Python and return what it wrote; a failure shows it.
 
     Into a file: runs that Scipion leaves behind hold on to a pipe.
@@ -93,6 +97,26 @@ class TestCryogemTemplates(TestCase):
             titles = [field[0] for field in fields]
             self.assertEqual(len(titles), len(set(titles)), path.name)
             self.assertTrue(all(len(field) == 4 and field[3] for field in fields), path.name)
+
+
+class TestCryogemWaiting(InProcess, ChainTest):
+    """How the end of scheduled runs is waited for."""
+
+    def test_a_run_that_ended_between_two_looks_of_scipion_is_not_taken_for_failed(self):
+        self.prepareProject()
+        specimen = makeSyntheticData(Path(self.folder), number=1, side=128)
+        self.launchProtocol(self.newProtocol(ProtImportVolumes, filesPath=specimen.volume, samplingRate=4.0))
+        update, looks = Project._updateProtocol, []
+
+        def takeForKilled(project, run, *args, **kwargs):
+            update(project, run, *args, **kwargs)
+            looks.append(run)
+            if len(looks) == 1:
+                run.setFailed('Process 1 not found running on the machine.')
+        with mock.patch.object(Project, '_updateProtocol', takeForKilled):
+            run, = waitForRuns(self.proj.getShortName(), 60)
+        self.assertEqual((run['status'], run['error']), ('finished', ''))
+        self.assertEqual(run['outputs'], {'outputVolume': 1})
 
 
 class ScheduledTest(TestCase):
