@@ -74,7 +74,7 @@ def find_room(name: str) -> int:
 def import_in_subprocess(modules: list[str], blocked: set[str], watched: set[str]) -> list[str]:
     """Import modules where some packages cannot be imported; return which of the watched packages were loaded."""
     program = f'BLOCKED, MODULES, WATCHED = {blocked!r}, {modules!r}, {watched!r}\n{BLOCKING_IMPORTER}'
-    done = subprocess.run([sys.executable, '-c', program], cwd=ROOT, capture_output=True, text=True, timeout=300,
+    done = subprocess.run([sys.executable, '-c', program], cwd=ROOT, capture_output=True, text=True, timeout=600,
                           check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()[-1].removeprefix('loaded:').split()
@@ -149,7 +149,7 @@ def test_the_command_line_loads_nothing_heavy_before_it_knows_the_command():
 def test_the_help_works_where_there_is_neither_torch_nor_scipion():
     program = f'BLOCKED, MODULES, WATCHED = {TORCH | SCIPION!r}, ["cryogem.__main__"], []\n{BLOCKING_IMPORTER}'
     program += 'sys.argv = ["cryogem", "--help"]\nsys.modules["cryogem.__main__"].main()\n'
-    done = subprocess.run([sys.executable, '-c', program], cwd=ROOT, capture_output=True, text=True, timeout=60,
+    done = subprocess.run([sys.executable, '-c', program], cwd=ROOT, capture_output=True, text=True, timeout=600,
                           check=False)
 
     assert (done.returncode, done.stderr) == (0, '')

@@ -217,7 +217,7 @@ def test_the_version_is_printed(capsys):
 
 def test_the_program_ends_with_the_exit_code_and_the_error_as_last_line():
     done = subprocess.run([sys.executable, '-m', 'cryogem', 'generate', '--output', 'out'],
-                          capture_output=True, text=True, timeout=120, check=False)
+                          capture_output=True, text=True, timeout=600, check=False)
 
     assert (done.returncode, done.stdout) == (2, '')
     assert done.stderr == 'ERROR: dataset is missing; give the folder of a simulate run\n'

@@ -29,7 +29,7 @@ PIP = [sys.executable, '-m', 'pip', '--disable-pip-version-check']
 
 def run(command: list, **options) -> str:
     """Run a program and return what it wrote; a failure shows it."""
-    done = subprocess.run([str(one) for one in command], capture_output=True, text=True, timeout=900, check=False,
+    done = subprocess.run([str(one) for one in command], capture_output=True, text=True, timeout=1800, check=False,
                           **options)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout

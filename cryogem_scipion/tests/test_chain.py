@@ -372,7 +372,7 @@ class TestCryogemOtherInputs(ChainTest):
         star, rebuilt = os.path.join(self.folder, 'registered.star'), os.path.join(self.folder, 'rebuilt.mrc')
         convert.writeParticles(particles, star)
         subprocess.run(['relion_reconstruct', '--i', star, '--o', rebuilt, '--ctf', '--angpix',
-                        str(particles.getSamplingRate())], check=True, capture_output=True, timeout=600)
+                        str(particles.getSamplingRate())], check=True, capture_output=True, timeout=1800)
         found = mrcfile.read(rebuilt)
         truth = mrcfile.read(self.specimen.volume)
         truth = np.pad(truth, (len(found) - len(truth)) // 2)

@@ -129,7 +129,7 @@ class TestCryogemInstallation(unittest.TestCase):
                             'CONDA_ACTIVATION_CMD': f'. {self.root}/conda.sh'}
 
     def runPython(self, *arguments: str) -> str:
-        done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, timeout=240, check=False,
+        done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, timeout=600, check=False,
                               env=self.environment, stdin=subprocess.DEVNULL)
         self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
         return done.stdout
@@ -147,7 +147,7 @@ class TestCryogemInstallation(unittest.TestCase):
         self.assertEqual(problems, '[]')
         self.assertIn(f'conda activate {installation.ENVIRONMENT} && python', command)
         answer = subprocess.run(f'{command} --version && command -v python', shell=True, capture_output=True, text=True,
-                                timeout=60, check=True, env={'PATH': os.defpath})
+                                timeout=600, check=True, env={'PATH': os.defpath})
         self.assertEqual(answer.stdout.splitlines(), [
             f'cryogem {__version__}', str(self.root / 'envs' / installation.ENVIRONMENT / 'bin' / 'python')])
 

@@ -24,7 +24,7 @@ def find_relion(*programs: str) -> Run:
             pytest.skip(f'{program} is not installed')
 
     def run(folder: Path, *arguments: str) -> None:
-        done = subprocess.run(arguments, cwd=folder, capture_output=True, text=True, timeout=600, check=False)
+        done = subprocess.run(arguments, cwd=folder, capture_output=True, text=True, timeout=1800, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
 
     return run

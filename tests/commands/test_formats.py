@@ -121,7 +121,7 @@ def test_cryodrgn_itself_makes_the_same_pickles_of_our_table(run, tmp_path):
         program = (f'import argparse; from cryodrgn.commands import {command} as c; p = argparse.ArgumentParser(); '
                    f'c.add_args(p); c.main(p.parse_args())')
         subprocess.run([sys.executable, '-c', program, str(run / 'particles.star'), '-o', str(tmp_path / name)],
-                       env=environment, check=True, timeout=300)
+                       env=environment, check=True, timeout=600)
         ours, theirs = (pickle.loads((folder / name).read_bytes()) for folder in (run, tmp_path))
         for one, other in zip(*((ours, theirs) if name == 'poses.pkl' else ([ours], [theirs])), strict=True):
             np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5)

@@ -22,7 +22,7 @@ def test_memory_does_not_depend_on_the_number_of_micrographs_and_particles(real_
         done = subprocess.run(
             [sys.executable, '-c', _MEASURE, *real_set.simulate(
                 tmp_path / str(number), '--n-micrographs', str(number), '--particles', 'clean', '--box-size', '64')],
-            capture_output=True, text=True, timeout=600, check=True)
+            capture_output=True, text=True, timeout=1800, check=True)
         peaks.append(int(done.stdout.split()[-1]) / 1024)
 
     # 116 more micrographs are 66 MB of pixels, and their 2,000 particles 32 MB
@@ -31,7 +31,7 @@ def test_memory_does_not_depend_on_the_number_of_micrographs_and_particles(real_
 
 def measure_peak(arguments):
     """Return the lines of a run and its peak memory, MiB."""
-    done = subprocess.run([sys.executable, '-c', _MEASURE, *arguments], capture_output=True, text=True, timeout=900,
+    done = subprocess.run([sys.executable, '-c', _MEASURE, *arguments], capture_output=True, text=True, timeout=1800,
                           check=True)
     return done.stdout.splitlines(), int(done.stdout.split()[-1]) / 1024
 

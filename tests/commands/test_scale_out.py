@@ -85,7 +85,7 @@ def run_ranks(arguments, n_ranks=2, **more):
     environment = {**os.environ, 'OMP_NUM_THREADS': '1', **more}
     return subprocess.run(
         [sys.executable, '-m', 'torch.distributed.run', '--standalone', f'--nproc-per-node={n_ranks}', '-m', 'cryogem',
-         *arguments], capture_output=True, text=True, timeout=600, check=False, env=environment)
+         *arguments], capture_output=True, text=True, timeout=1800, check=False, env=environment)
 
 
 def test_two_ranks_give_the_same_bytes_as_one_process(arguments, generated, tmp_path, fingerprint):

@@ -23,7 +23,7 @@ def read_with_topaz(path: Path) -> dict:
     if not (_ENVIRONMENT / '.installed').exists():
         pytest.skip('topaz-em is not installed in .topaz-venv; make test-all brings it')
     done = subprocess.run([_ENVIRONMENT / 'bin' / 'python', '-c', _READ, str(path)], capture_output=True, text=True,
-                          timeout=300, check=False)
+                          timeout=600, check=False)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
 

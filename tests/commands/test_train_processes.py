@@ -51,7 +51,7 @@ def start(arguments, **more):
 def finish(arguments):
     """Run the command line to its end and return what it said."""
     process = start(arguments)
-    text, _ = process.communicate(timeout=600)
+    text, _ = process.communicate(timeout=1800)
     assert process.returncode == 0, text
     return text
 

@@ -173,7 +173,7 @@ class PatientLine(Line):
 
     def note(self, stage, index):
         if (stage, index) == ('written', 0):
-            assert all(one.wait(60) for one in self.ahead.values())
+            assert all(one.wait(900) for one in self.ahead.values())
         super().note(stage, index)
         if (stage, index) in self.ahead:
             self.ahead[stage, index].set()

@@ -47,7 +47,7 @@ def test_the_features_are_those_that_topaz_itself_computes(network, rng, tmp_pat
     np.save(tmp_path / 'image.npy', image)
     python = Path(find_topaz()) / 'bin' / 'python'
     done = subprocess.run([python, '-c', ASK_TOPAZ, str(tmp_path / 'image.npy')], capture_output=True, text=True,
-                          timeout=300, check=False)
+                          timeout=600, check=False)
     assert done.returncode == 0, done.stderr
     expected = np.array(json.loads(done.stdout.splitlines()[-1]))
 

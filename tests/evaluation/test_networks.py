@@ -62,7 +62,7 @@ def test_torchvision_can_be_imported_once_its_operators_are_declared(is_declared
     program = IMPORT.format(folder=str(tmp_path))
     if not is_declared:
         program = program.replace('declare_torchvision_operators()\n', '')
-    done = subprocess.run([sys.executable, '-c', program], capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run([sys.executable, '-c', program], capture_output=True, text=True, timeout=600, check=False)
 
     assert (done.returncode == 0) == is_declared
     assert is_declared or 'torchvision::nms' in done.stderr

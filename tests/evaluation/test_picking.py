@@ -62,7 +62,7 @@ def test_the_score_equals_that_of_topaz_on_its_own_files(seed, radius, tmp_path)
         file.write('not_among_the_targets\t5\t5\t9\n')
     done = subprocess.run([Path(find_topaz()) / 'bin' / 'topaz', 'precision_recall_curve', '-r', str(radius),
                            '--predicted', 'picks.txt', '--targets', 'targets.txt'], cwd=tmp_path, capture_output=True,
-                          text=True, timeout=300, check=False)
+                          text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr
     expected = float(done.stdout.splitlines()[0].split('auprc=')[1].split(',')[0])
     everywhere = [*picks, Picks(np.array([[5.0, 5.0]]), np.array([9.0]))]

@@ -102,7 +102,7 @@ def test_a_browser_opens_it(folder):
     shot = folder / 'page.png'
     done = subprocess.run([browser, '--headless', '--no-sandbox', '--disable-gpu', f'--screenshot={shot}',
                            '--window-size=900,900', f'--user-data-dir={folder / "profile"}',
-                           (folder / 'report.html').as_uri()], capture_output=True, text=True, timeout=120, check=False)
+                           (folder / 'report.html').as_uri()], capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr
     page = np.asarray(Image.open(shot).convert('RGB')).astype(int)
 

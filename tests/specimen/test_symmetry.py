@@ -17,7 +17,7 @@ ORDERS = {'C1': 1, 'C7': 7, 'D2': 4, 'D7': 14, 'T': 12, 'O': 24, 'I': 60}
 
 def read_relion_group(symmetry: str) -> list[np.ndarray]:
     done = subprocess.run(['relion_refine', '--i', 'x', '--o', 'y', '--sym', symmetry, '--print_symmetry_ops'],
-                          capture_output=True, text=True, timeout=60, check=False)
+                          capture_output=True, text=True, timeout=600, check=False)
     blocks = re.split(r'R\(\d+\)=', done.stdout)[1:]
     return [np.array(re.findall(r'[-\d.e]+', block.split('Euler')[0]), float).reshape(3, 3) for block in blocks]
 
