@@ -14,6 +14,6 @@ def compile_loop(function: Callable[..., Any]) -> Callable[..., Any]:
     try:
         return numba.njit(function, cache=True, fastmath=True, nogil=True)
     except RuntimeError:                    # neither this folder nor that of the user can be written
-        logger.info('no folder for compiled code can be written: it is compiled anew in every process, which takes a '
-                    'second; NUMBA_CACHE_DIR names another')
+        logger.info('no folder for compiled code can be written: it is compiled anew in every process, which takes '
+                    'some seconds; NUMBA_CACHE_DIR names another')
         return numba.njit(function, fastmath=True, nogil=True)

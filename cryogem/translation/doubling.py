@@ -39,8 +39,8 @@ class Doubling:
         n_in, n_out = weights.shape[:2]
         taps = torch.tensor([_EVEN, _ODD], dtype=torch.float32)
         filters = torch.einsum('pak,qbl,iokl->abipqo', taps, taps, weights.detach().float().cpu())
-        filters = filters.reshape(POINTS, n_in // 2, 2, PHASES, n_out // LANES, LANES).permute(4, 0, 1, 3, 5, 2)
-        self._filters = _read_bits(filters.contiguous().to(torch.bfloat16)).view(np.uint32)[..., 0]
+        filters = filters.to(torch.bfloat16).reshape(POINTS, n_in // 2, 2, PHASES, n_out // LANES, LANES)
+        self._filters = _read_bits(filters.permute(4, 0, 1, 3, 5, 2).contiguous()).view(np.uint32)[..., 0]
 
     def __call__(self, skip: Maps, inner: Maps) -> Maps:
         """Double rectified maps `skip` (h, w, c) and `inner` (h, w, c'), side by side: (2 h, 2 w, c_out)."""

@@ -10,6 +10,7 @@ from llvmlite import binding
 
 logger = logging.getLogger(__name__)
 
+_OLDEST_LLVM = 20                           # that the loops were tried with; 15 has another word for products of bf16
 _TOP_PAD, _TRIM_THRESHOLD, _MMAP_MAX = -2, -1, -4          # of mallopt(3)
 
 
@@ -26,17 +27,21 @@ def has_fast_bf16(device: torch.device | str) -> bool:
 
 
 def has_bf16_vectors(device: torch.device | str) -> bool:
-    """Say whether loops that numba compiles for `device` multiply bf16 as fast as torch does.
+    """Say whether loops that numba compiles for `device` multiply bf16 at least as fast as torch does.
 
-    A CPU with tiles of bf16 (AMX) does not: torch uses them and is several times as fast as vectors are.
+    On a CPU with tiles of bf16 (AMX) they do not: torch uses those and is several times as fast as vectors are.
     """
     try:
         has_tiles = bool(torch.cpu._is_amx_tile_supported())
     except (AttributeError, RuntimeError):  # another build of torch
         return False
-    features = binding.get_host_cpu_features()
-    return torch.device(device).type == 'cpu' and not has_tiles and \
-        all(features.get(one, False) for one in ('avx512f', 'avx512vl', 'avx512bw', 'avx512bf16'))
+    if torch.device(device).type != 'cpu' or has_tiles or not binding.get_host_cpu_features().get('avx512bf16', False):
+        return False
+    if binding.llvm_version_info[0] < _OLDEST_LLVM:
+        logger.info('this numba cannot multiply bf16 (LLVM %s, needed is %d): torch computes instead, which takes '
+                    'a third longer', '.'.join(map(str, binding.llvm_version_info)), _OLDEST_LLVM)
+        return False
+    return True
 
 
 def keep_freed_memory() -> bool:

@@ -53,6 +53,14 @@ def test_no_other_device_computes_in_vectors():
     assert not has_bf16_vectors('cuda')
 
 
+@pytest.mark.skipif(not has_bf16_vectors('cpu'), reason='this CPU has no vectors of bf16')
+def test_a_numba_that_is_too_old_for_vectors_is_told_of(monkeypatch, caplog):
+    monkeypatch.setattr('llvmlite.binding.llvm_version_info', (15, 0, 7))
+    with caplog.at_level('INFO', logger='cryogem'):
+        assert not has_bf16_vectors('cpu')
+    assert 'LLVM 15.0.7, needed is 20' in caplog.text
+
+
 def test_making_a_network_lean_leaves_the_original_as_it_was():
     generator = make_generator()
     before = {name: value.clone() for name, value in generator.state_dict().items()}
