@@ -50,7 +50,7 @@ class Doubling:
         sums = np.empty((n_blocks, 2, n_maps), np.float32)
         _share_out(n_blocks, lambda first, last: double_tiles(skip, inner, self._filters, first, last, out, sums))
         mean, square = sums.sum(axis=0, dtype=np.float64) / (4 * height * width)
-        scale = 1 / np.sqrt(square - mean ** 2 + _EPSILON)
+        scale = 1 / np.sqrt(np.maximum(square - mean ** 2, 0) + _EPSILON)     # the difference may be rounded below 0
         return Maps(out, scale.astype(np.float32), (-mean * scale).astype(np.float32))
 
 
