@@ -92,12 +92,10 @@ def _give_tile(products, place, step, row, column, out, shape, channel, sums):  
             c = load(products, near + 2 * step) + sign * load(products, near + 5 * step)
             target = (y * width + left) * n + channel
             if 0 <= left < width:
-                value = a + b
-                store_rounded(out, target, value)
+                value = store_rounded(out, target, a + b)
                 total, squares = total + value, squares + value * value
             if left + 2 < width:
-                value = b - c
-                store_rounded(out, target + 2 * n, value)
+                value = store_rounded(out, target + 2 * n, b - c)
                 total, squares = total + value, squares + value * value
     store(sums, 0, total)
     store(sums, LANES, squares)
@@ -124,7 +122,8 @@ def double_tiles(skip, inner, filters, first, last, out, sums):         # type: 
     filters : (c_out / LANES, POINTS, (c + c') / 2, PHASES, LANES) uint32.
     first, last : blocks.
     out : (2 h, 2 w, c_out) uint16.
-    sums : (blocks, 2, c_out) float32, of what each block gives and of its squares.
+    sums : (blocks, 2, c_out) float32, of what each block stores and of its squares: that a constant has no variance is
+        true of rounded numbers.
     """
     height, width, n_skip = skip.values.shape
     n_maps = n_skip + inner.values.shape[2]

@@ -72,22 +72,20 @@ def load(typingctx: Any, array: Any, index: Any) -> Any:
 def widen(typingctx: Any, array: Any, index: Any) -> Any:
     """Return `LANES` bf16 from a flat array, which are the upper halves of float32."""
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        bits = builder.load(_point_at(context, builder, _I16S, array, *arguments), align=2)
-        shifted = builder.shl(builder.zext(bits, _I32S), ir.Constant(_I32S, [16] * LANES))
-        return builder.bitcast(shifted, _F32S)
+        return _extend(builder, builder.load(_point_at(context, builder, _I16S, array, *arguments), align=2))
 
     return _LANES(array, types.intp), generate
 
 
 @intrinsic
 def store_rounded(typingctx: Any, array: Any, index: Any, value: Any) -> Any:
-    """Store `value` in a flat array as bf16, rounded to the nearest."""
+    """Store `value` in a flat array as bf16, rounded to the nearest; return what it has become."""
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        address = _point_at(context, builder, _BF16S, array, *arguments[:2])
-        builder.store(builder.fptrunc(arguments[2], _BF16S), address, align=2)
-        return context.get_dummy_value()
+        bits = builder.bitcast(builder.fptrunc(arguments[2], _BF16S), _I16S)
+        builder.store(bits, _point_at(context, builder, _I16S, array, *arguments[:2]), align=2)
+        return _extend(builder, bits)
 
-    return types.void(array, types.intp, _LANES), generate
+    return _LANES(array, types.intp, _LANES), generate
 
 
 @intrinsic
@@ -126,6 +124,10 @@ def rectify_leaky(typingctx: Any, value: Any, slope: Any) -> Any:
         return builder.select(is_negative, builder.fmul(*arguments), arguments[0])
 
     return _LANES(_LANES, _LANES), generate
+
+
+def _extend(builder: Any, bits: Any) -> Any:
+    return builder.bitcast(builder.shl(builder.zext(bits, _I32S), ir.Constant(_I32S, [16] * LANES)), _F32S)
 
 
 def _spread(builder: Any, value: Any, kind: Any) -> Any:
