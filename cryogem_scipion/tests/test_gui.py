@@ -42,7 +42,7 @@ class TestCryogemWindow(InterfaceTest):
         folder = tempfile.TemporaryDirectory(prefix='cryogem_pictures_')
         self.addCleanup(folder.cleanup)
         done = subprocess.run([*_XVFB, sys.executable, '-m', 'cryogem_scipion.tests.window', self.proj.getShortName(),
-                               folder.name, *stories], capture_output=True, text=True, timeout=400, check=False,
+                               folder.name, *stories], capture_output=True, text=True, timeout=1800, check=False,
                               env={**os.environ, 'PYTHONPATH': os.pathsep.join(sys.path)})
         self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
         pictures = {path.stem: path for path in Path(folder.name).iterdir()}
@@ -128,7 +128,7 @@ class TestCryogemTutorial(TestCase):
         path = os.pathsep.join(filter(None, (*sys.path, environment.get('PYTHONPATH'))))
         done = subprocess.run([*_XVFB, sys.executable, '-m', 'cryogem_scipion.tests.walk', type(self).__name__,
                                str(root / 'pictures'), str(root / 'plan.json')], capture_output=True, text=True,
-                              timeout=600, check=False, env={**environment, 'PYTHONPATH': path})
+                              timeout=3600, check=False, env={**environment, 'PYTHONPATH': path})
         self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
         walked = [line.split(',')[0].removeprefix('walked: ') for line in done.stdout.splitlines()
                   if line.startswith('walked: ')]

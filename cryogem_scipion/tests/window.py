@@ -27,7 +27,7 @@ _SIZE, _TALL = '1500x950+0+0', '1300x1150+0+0'          # of the project window
 _GRAPH = 645                                # px of its height for the graph of the runs
 _PAGE = '1100,1500'                         # px of a page in the browser
 _SMALL = 150_000                            # bytes that a picture may have
-_PATIENCE = 240                             # s for one wait inside a story
+_PATIENCE = 900                             # s for one wait inside a story: test machines may be busy
 
 
 def findChildren(widget) -> Iterator[Any]:
@@ -250,14 +250,14 @@ def execute(driver: Driver, protocol, picture: str = '') -> Generator[float, Non
         driver.save(form, picture)
     known = driver.listDialogs()
     driver.root.after(10, driver.press, form, 'Execute')
-    yield 3
-    for dialog in [one for one in driver.listDialogs() if one not in known]:
-        said = ' '.join(one.get('1.0', 'end').strip() for one in findChildren(dialog) if isinstance(one, tk.Text))
-        driver.save(dialog, f'{picture or "form"}_asks')
-        if 'warnings' not in dialog.title():
-            raise RuntimeError(f'a window asks for attention: {dialog.title()}: {said}')
-        print(f'warned: {said}', flush=True)
-        driver.press(dialog, 'Yes')
+
+    def listQuestions() -> list:
+        return [one for one in driver.listDialogs() if one not in known]
+    while form.winfo_exists():              # it is gone once the run is launched
+        yield from driver.waitUntil(lambda: bool(listQuestions()) or not form.winfo_exists())
+        yield 1                             # a window that is answered before it is all there is a fault inside Tk
+        for dialog in listQuestions():
+            answerWarning(driver, dialog, f'{picture or "form"}_asks')
 
     def isOver() -> bool:
         run = driver.project.getProtocol(protocol.getObjId()) if protocol.hasObjId() else None
@@ -275,6 +275,16 @@ def execute(driver: Driver, protocol, picture: str = '') -> Generator[float, Non
     if not run.isFinished():
         raise RuntimeError(f'the run is {run.getStatus()}: {run.getErrorMessage()}')
     return run
+
+
+def answerWarning(driver: Driver, dialog, picture: str) -> None:
+    """Save what a window warns of, and say Yes to it; any other window is an error."""
+    said = ' '.join(one.get('1.0', 'end').strip() for one in findChildren(dialog) if isinstance(one, tk.Text))
+    driver.save(dialog, picture)
+    if 'warnings' not in dialog.title():
+        raise RuntimeError(f'a window asks for attention: {dialog.title()}: {said}')
+    print(f'warned: {said}', flush=True)
+    driver.press(dialog, 'Yes')
 
 
 def tellViewers(driver: Driver) -> Iterator[float]:
