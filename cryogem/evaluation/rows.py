@@ -129,7 +129,8 @@ def _compare_row(group: str, label: str, key: str, comparisons: Mapping[str, Map
 
 def _format_comparison(one: Comparison) -> str:
     ratio = '' if one.ratio is None or is_unsteady(one) else f' (×{one.ratio:.3g})'
-    return f'{one.distance:.3g} ± {one.spread:.2g}{ratio}'
+    spread = one.spread if one.spread > 1e-6 * abs(one.distance) else 0     # what is left is rounding
+    return f'{one.distance:.3g} ± {spread:.2g}{ratio}'
 
 
 def is_unsteady(one: Comparison) -> bool:

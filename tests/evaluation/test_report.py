@@ -150,6 +150,13 @@ def test_the_verdict_is_in_words():
     assert 'too few real micrographs' in describe_realism('set', {}, None)
 
 
+def test_splits_that_differ_by_rounding_have_no_spread():
+    spreads = {'real': 2.8e-17, 'set': 0.01}
+    row = list_realism({arm: {'power': comparison(0.22, spread=one)} for arm, one in spreads.items()}, ())[0]
+
+    assert [row.cells[arm].text.split(' (')[0] for arm in spreads] == ['0.22 ± 0', '0.22 ± 0.01']
+
+
 def test_what_is_absent_has_a_row_that_says_so():
     notes = {row.label: row.note for row in list_realism({'real': {}, 'set': {}}, ())}
 
