@@ -14,7 +14,6 @@ from cryogem.translation.engine import Engine
 from cryogem.translation.generator import use_layout
 from cryogem.translation.hardware import has_fast_bf16
 from cryogem.translation.losses import (
-    ProjectionHeads,
     compute_contrastive_loss,
     compute_discriminator_loss,
     compute_generator_loss,
@@ -48,8 +47,7 @@ class Learner:
         device = self._engine.device
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(settings.seed)
-            self._generator, self._discriminator = build_networks(settings)
-            self._heads = ProjectionHeads(self._generator.feature_channels)
+            self._generator, self._discriminator, self._heads = build_networks(settings)
         networks: tuple[nn.Module, ...] = (self._generator, self._discriminator, self._heads)
         for network in networks:
             network.to(device)

@@ -1,16 +1,18 @@
 """What a training depends on besides its crops, and what the presets fix of it."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from torch import nn
 
 from cryogem.translation.discriminator import PatchDiscriminator
 from cryogem.translation.generator import ResidualGenerator
+from cryogem.translation.losses import ProjectionHeads
 from cryogem.translation.model import Generator
 from cryogem.translation.paper import PaperGenerator
 
 PAPER_SPAN = 5.0                            # contrast units that the published network's [-1, 1] stands for
+_PUBLISHED_SD = 0.02                        # of the weights that the published training begins with
 
 
 @dataclass(frozen=True)
@@ -56,13 +58,30 @@ PAPER: dict[str, Any] = {
 }
 
 
-def build_networks(settings: TrainerSettings) -> tuple[Generator, nn.Module]:
-    """Return the untrained generator and discriminator of a preset; they draw from torch's global stream."""
-    norm = 'instance' if settings.preset == 'paper' else 'spectral'
+def build_networks(settings: TrainerSettings) -> tuple[Generator, nn.Module, ProjectionHeads]:
+    """Return the untrained generator, discriminator and heads of a preset; they draw from torch's global stream."""
+    is_paper = settings.preset == 'paper'
     generator: Generator
-    if settings.preset == 'paper':
+    if is_paper:
         generator = PaperGenerator(settings.depth, settings.width)
     else:
         generator = ResidualGenerator(settings.channels, settings.n_levels, settings.n_inputs)
-    return generator, PatchDiscriminator(
-        settings.discriminator_width, settings.discriminator_layers, norm, settings.discriminator_widest)
+    discriminator = PatchDiscriminator(settings.discriminator_width, settings.discriminator_layers,
+                                       'instance' if is_paper else 'spectral', settings.discriminator_widest)
+    heads = ProjectionHeads(generator.feature_channels)
+    if is_paper:
+        for network in (generator, discriminator, heads):
+            draw_published_weights(network)
+    return generator, discriminator, heads
+
+
+def draw_published_weights(network: nn.Module) -> None:
+    """Draw the weights of `network` as the published training begins: normal with a sd of 0.02, biases 0.
+
+    Torch's own draws are several times as large in the last layer, which has 16 px for an input to torch's count: its
+    tanh would begin saturated, and what it makes would have two grey levels.
+    """
+    for module in network.modules():
+        if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
+            nn.init.normal_(module.weight, 0.0, _PUBLISHED_SD)
+            nn.init.zeros_(cast(nn.Parameter, module.bias))

@@ -16,7 +16,7 @@ from cryogem.translation.generator import use_channels_last
 from cryogem.translation.learner import Learner, find_rate_factor
 from cryogem.translation.model import read_card
 from cryogem.translation.pairs import CropBatch, CropSampler, SimulatedCrop
-from cryogem.translation.settings import PAPER, TrainerSettings
+from cryogem.translation.settings import PAPER, TrainerSettings, build_networks
 from cryogem.translation.statistics import StatisticsGoal, measure_statistics
 from cryogem.translation.trainer import COLUMNS, Support, train
 
@@ -252,6 +252,19 @@ def test_the_published_network_is_trained_with_both_of_its_losses_and_keeps_what
         assert float(row['statistics_loss']) == float(row['gradient_penalty']) == 0
     loaded, state = load_generator(tmp_path).state_dict(), load_checkpoint(tmp_path / 'checkpoint.pt')['learner']
     assert all(torch.equal(value, state['generator'][name]) for name, value in loaded.items())
+
+
+def test_the_published_training_begins_with_small_weights_and_an_output_between_black_and_white():
+    torch.manual_seed(0)
+    networks = build_networks(make_paper_settings(depth=6, width=32))
+    weights, biases = ([one.detach().flatten() for network in networks for name, one in network.named_parameters()
+                        if name.endswith(kind)] for kind in ('weight', 'bias'))
+    with torch.no_grad():
+        made = networks[0](torch.rand(1, 1, 64, 64) * 2 - 1)
+
+    assert all(float(one.std()) == pytest.approx(0.02, rel=0.15) for one in weights if len(one) > 500)
+    assert not torch.cat(biases).any()
+    assert 0.05 < made.std() < 0.5          # a saturated tanh has 1
 
 
 def test_the_published_rate_is_constant_for_a_quarter_and_then_falls_to_zero():
