@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from realism import DATA, RealSet, load_set
+from realism import RealSet, find_folders, load_set
 
 from cryogem.imaging.noise import randomise_phases
 
@@ -23,7 +23,7 @@ _FACTORS = (0, 1, 2, 3)
 def main() -> None:
     """Print a line for each set and factor."""
     torch.set_num_threads(1)
-    for folder in [Path(one) for one in sys.argv[1:]] or sorted(one.parent for one in DATA.glob('*/dataset.json')):
+    for folder in find_folders([Path(one) for one in sys.argv[1:]]):
         real_set = load_set(folder)
         print(folder.name)
         for factor in _FACTORS:

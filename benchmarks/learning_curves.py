@@ -136,9 +136,7 @@ def keep(output: Path, curve: Curve, learner: Learner, batch: CropBatch) -> None
     samples = output / 'samples'
     make_folder(samples)
     write_json(output / 'curve.json', asdict(curve))
-    crops = [batch.prior, learner.translate(batch.inputs[:1]), batch.real]
-    write_sample(samples / f'step_{curve.points[-1][0]:06d}.png',
-                 [one[0, 0].numpy() for one in ([] if batch.signal is None else [batch.signal]) + crops])
+    write_sample(samples / f'step_{curve.points[-1][0]:06d}.png', batch, learner.translate(batch.inputs[:1]))
 
 
 def build_judge(plan: TrainingPlan, patterns: list[str]) -> tuple[HeldOut, float]:

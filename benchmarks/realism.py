@@ -31,7 +31,7 @@ from cryogem.imaging.resampling import choose_working_pixel_size
 from cryogem.io.files import make_folder
 from cryogem.specimen.volume import PreparedVolume, bring_to_pixel_size
 
-DATA = Path(__file__).parents[1] / '..' / 'shared' / 'data'
+_DATA = Path(__file__).parents[1] / '..' / 'shared' / 'data'
 _SHOWN = 2                                  # micrographs of each kind on a sheet
 
 
@@ -63,14 +63,18 @@ def main() -> None:
     parser.add_argument('--sheet', type=Path)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    folders = arguments.folders or sorted(one.parent for one in DATA.glob('*/dataset.json'))
     weights = find_topaz_weights(arguments.topaz)
     network = None if weights is None else load_topaz_network(weights)
     if network is None:
         print('no topaz-em, so no Fréchet distance: give --topaz')
-    for folder in folders:
+    for folder in find_folders(arguments.folders):
         print(folder.name, flush=True)
         judge_set(load_set(folder), network, arguments.sheet and arguments.sheet / f'{folder.name}.png')
+
+
+def find_folders(given: Sequence[Path]) -> list[Path]:
+    """Return the folders of data sets that were given, or those at hand."""
+    return list(given) or sorted(one.parent for one in _DATA.glob('*/dataset.json'))
 
 
 def load_set(folder: Path) -> RealSet:

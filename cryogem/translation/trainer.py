@@ -215,10 +215,8 @@ class _Run:
                    f'weights_{self.step:06d}.safetensors')
 
     def _write_sample(self, batch: CropBatch) -> None:
-        generated = self._learner.translate(batch.inputs[:1])
-        clean = [] if batch.signal is None else [batch.signal]
-        write_sample(self._output_dir / SAMPLES / f'step_{self.step:06d}.png',
-                     [one[0, 0].cpu().numpy() for one in (*clean, batch.prior, generated, batch.real)])
+        write_sample(self._output_dir / SAMPLES / f'step_{self.step:06d}.png', batch,
+                     self._learner.translate(batch.inputs[:1]))
 
     def _load(self) -> None:
         content = load_checkpoint(self._checkpoint, self._engine.device)

@@ -188,7 +188,7 @@ def test_several_lengths_are_the_models_of_one_training_on_its_way(rng, tmp_path
         (60, 'no-pretrained_3_epoch03.sav'), (100, 'no-pretrained_3_epoch05.sav'), (240, 'no-pretrained_3_epoch12.sav')]
     assert set(models) == {Training('arm', False, length, 3) for length in (60, 100, 240)}
     with pytest.raises(ProgramError, match='no model of epoch 13'):
-        picker.train(Course('arm', False, (13,  1), 3))
+        picker.train(Course('arm', False, (13, 1), 3))
 
 
 @pytest.mark.parametrize('losses', [[0.6, -3.0], [0.6, float('nan')], []])
