@@ -5,6 +5,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from cryogem.errors import ConfigError
 from cryogem.translation.generator import SLOPE, use_channels_last
+from cryogem.translation.minimal import MinimalConv2d
 from cryogem.translation.paper import FrameNorm
 
 NORMS = ('instance', 'spectral')
@@ -32,7 +33,11 @@ class PatchDiscriminator(nn.Module):
         widths = [1] + [width * min(2 ** level, widest) for level in range(n_layers + 1)]
         layers: list[nn.Module] = []
         for level, (above, below) in enumerate(zip(widths, widths[1:], strict=False)):
-            convolution = nn.Conv2d(above, below, 4, stride=2 if level < n_layers else 1, padding=1)
+            convolution: nn.Conv2d
+            if norm == 'instance' and level == n_layers:        # half of all products of the published training
+                convolution = MinimalConv2d(above, below)
+            else:
+                convolution = nn.Conv2d(above, below, 4, stride=2 if level < n_layers else 1, padding=1)
             layers.append(spectral_norm(convolution) if norm == 'spectral' else convolution)
             if norm == 'instance' and level > 0:
                 layers.append(FrameNorm())

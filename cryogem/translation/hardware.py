@@ -26,16 +26,21 @@ def has_fast_bf16(device: torch.device | str) -> bool:
         return False
 
 
+def has_bf16_tiles() -> bool:
+    """Say whether the CPU multiplies tiles of bf16 (AMX), several times as fast as vectors; unknown counts as yes."""
+    try:
+        return bool(torch.cpu._is_amx_tile_supported())
+    except (AttributeError, RuntimeError):  # another build of torch
+        return True                         # what is not known is not built upon
+
+
 def has_bf16_vectors(device: torch.device | str) -> bool:
     """Say whether loops that numba compiles for `device` multiply bf16 at least as fast as torch does.
 
     On a CPU with tiles of bf16 (AMX) they do not: torch uses those and is several times as fast as vectors are.
     """
-    try:
-        has_tiles = bool(torch.cpu._is_amx_tile_supported())
-    except (AttributeError, RuntimeError):  # another build of torch
-        return False
-    if torch.device(device).type != 'cpu' or has_tiles or not binding.get_host_cpu_features().get('avx512bf16', False):
+    has_vectors = binding.get_host_cpu_features().get('avx512bf16', False)
+    if torch.device(device).type != 'cpu' or has_bf16_tiles() or not has_vectors:
         return False
     if binding.llvm_version_info[0] < _OLDEST_LLVM:
         logger.info('this numba cannot multiply bf16 (LLVM %s, needed is %d): torch computes instead, which takes '

@@ -334,3 +334,14 @@ def test_the_layout_of_kernels_in_float32_changes_the_speed_of_a_step_alone():
     for step in range(3):
         expected = channels_last.learn(sampler.draw(step), step)
         assert learner.learn(sampler.draw(step), step) == pytest.approx(expected, rel=1e-3)
+
+
+def test_fewer_products_change_the_speed_of_a_step_alone(monkeypatch):
+    plain, fewer = (Learner(make_paper_settings(width=4)) for _ in range(2))
+    sampler = CropSampler(draw_simulated, draw_real, 32, 1, 1)
+    for step in range(3):
+        expected = plain.learn(sampler.draw(step), step)
+        with monkeypatch.context() as patched:
+            patched.setattr('cryogem.translation.minimal.MinimalConv2d.takes_fewer', lambda *_: True)
+            found = fewer.learn(sampler.draw(step), step)
+        assert found == pytest.approx(expected, rel=1e-3)
