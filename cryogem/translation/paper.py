@@ -121,10 +121,15 @@ class FrameNorm(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Normalise `features` (b, c, h, w) over their px."""
-        if features.shape[0] == 1 and features.dtype != torch.float32:
-            return functional.batch_norm(features, None, None, training=True)
-        if features.shape[0] == 1:
+        if features.shape[0] > 1:
+            return functional.instance_norm(features)
+        if features.dtype == torch.float32:
             # the mean is taken off first: the batch norm's own way of finding the variance rounds worse beside it
-            centered = features - features.mean((2, 3), keepdim=True)
-            return functional.batch_norm(centered, None, None, training=True)
-        return functional.instance_norm(features)
+            features = features - features.mean((2, 3), keepdim=True)
+        normed = functional.batch_norm(features, None, None, training=True)
+        if normed.requires_grad:
+            # its gradient takes fifty times as long from maps in another layout, such as a part of joined ones
+            is_last = normed.is_contiguous(memory_format=torch.channels_last)
+            layout = torch.channels_last if is_last else torch.contiguous_format
+            normed.register_hook(lambda gradient: gradient.contiguous(memory_format=layout))
+        return normed

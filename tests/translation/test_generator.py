@@ -91,6 +91,19 @@ def test_the_norm_of_a_single_frame_is_that_of_a_batch():
     torch.testing.assert_close(alone.var((2, 3), correction=0), torch.full((2, 5), 1e-4 / 1.1e-4), rtol=0.1, atol=0)
 
 
+@pytest.mark.parametrize('layout', [torch.contiguous_format, torch.channels_last])
+def test_the_gradient_of_a_frame_comes_in_the_layout_of_its_maps(layout):
+    torch.manual_seed(7)
+    features = torch.randn(1, 8, 12, 10).contiguous(memory_format=layout).requires_grad_()
+    gradient = torch.randn(1, 16, 12, 10).contiguous(memory_format=layout)[:, 8:]       # a part of joined maps
+    normed, arrived = FrameNorm()(features), []
+    normed.register_hook(lambda one: arrived.append(one.is_contiguous(memory_format=layout)))
+    found, = torch.autograd.grad(normed, features, gradient)
+    expected, = torch.autograd.grad(torch.nn.functional.instance_norm(features), features, gradient)
+    assert arrived == [True]
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
 def test_translating_one_crop_does_not_depend_on_the_others_of_its_batch():
     generator = make_trained_generator()
     batch = torch.randn(3, 1, 32, 32)
