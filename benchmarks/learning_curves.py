@@ -153,24 +153,24 @@ def build_judge(plan: TrainingPlan, patterns: list[str]) -> tuple[HeldOut, float
 
 
 def compare(curves: list[Curve]) -> None:
-    """Print when each training of the default reached what the published one reached at its best."""
+    """Print when each training of the default reached what the published one reached at its best and at its end."""
     paper = curves[-1]
-    step, seconds, distance = paper.best
-    print(f'\npublished training at its best: {distance / paper.floor:.2f} times the floor at step {step}, '
-          f'{seconds:.0f} CPU s')
-    print('times the floor, best until then:\n| CPU s | published | default |\n|---|---|---|')
     end = max(curve.points[-1][1] for curve in curves[:-1])
+    print('\ntimes the floor, best until then:\n| CPU s | published | default |\n|---|---|---|')
     for share in (0.25, 0.5, 1.0):
         values = ', '.join(f'{curve.find_best_until(share * end):.2f}' for curve in curves[:-1])
         print(f'| {share * end:.0f} | {paper.find_best_until(share * end):.2f} | {values} |')
-    for curve in curves[:-1]:
-        reached = next((point for point in curve.points if point[2] <= distance), None)
-        if reached is None:
-            print(f'default, seed {curve.seed}: does not reach it')
-            continue
-        print(f'default, seed {curve.seed}: reaches it at step {reached[0]}, {reached[1]:.1f} CPU s: '
-              f'{seconds / reached[1]:.0f} times as fast, goal {_GOAL}; its best is '
-              f'{curve.best[2] / curve.floor:.2f} times the floor at {curve.best[1]:.1f} CPU s')
+    for when, (step, seconds, distance) in (('its best', paper.best), ('its end', paper.points[-1])):
+        print(f'published training at {when}: {distance / paper.floor:.2f} times the floor at step {step}, '
+              f'{seconds:.0f} CPU s')
+        for curve in curves[:-1]:
+            reached = next((point for point in curve.points if point[2] <= distance), None)
+            if reached is None:
+                print(f'  default, seed {curve.seed}: does not reach it; its best is '
+                      f'{curve.best[2] / curve.floor:.2f} times the floor at {curve.best[1]:.1f} CPU s')
+                continue
+            print(f'  default, seed {curve.seed}: reaches it at step {reached[0]}, {reached[1]:.1f} CPU s: '
+                  f'{seconds / reached[1]:.0f} times as fast, goal {_GOAL}')
 
 
 if __name__ == '__main__':

@@ -30,7 +30,6 @@ from cryogem.io.files import write_json
 from cryogem.translation.model import load_generator, read_card
 from cryogem.translation.translate import build_translator
 
-_CROPS = 64                                 # of each kind, in the Fréchet distance of crops
 _CROP_SEED = 4711                           # of these crops: none that a training has
 _KEPT = ('frechet_topaz', 'power', 'local_variance', 'histogram')       # distances of evaluate that are listed
 
@@ -63,6 +62,7 @@ def main() -> None:
     parser.add_argument('--halves', nargs='+', type=int, default=(0, 1), help='which halves are learned from')
     parser.add_argument('--seeds', type=int, default=3)
     parser.add_argument('--micrographs', type=int, default=6, help='of each generated set')
+    parser.add_argument('--crops', type=int, default=64, help='of each kind, in the Fréchet distance of crops')
     parser.add_argument('--topaz', default=str(ROOT / '.topaz-venv'), help='environment of Topaz')
     parser.add_argument('--no-evaluate', action='store_true', help='measure the Fréchet distance of crops alone')
     parser.add_argument('--train-flags', nargs=argparse.REMAINDER, default=[], help='passed on to cryogem train')
@@ -86,8 +86,8 @@ def judge_half(half: Half, arguments: argparse.Namespace) -> None:
         run(['train', '--dataset', work / 'simulated', '--micrographs', *half.learned, '--seed', seed, *topaz,
              '--continue',
              *arguments.train_flags], model, COST)
-        if not (model / 'judged.json').exists():
-            write_json(model / 'judged.json', judge_crops(half, model))
+        if not (model / f'judged_{arguments.crops}.json').exists():
+            write_json(model / f'judged_{arguments.crops}.json', judge_crops(half, model, arguments.crops))
         for name, source in (('prior', ['measured']), ('learned', [model, '--force'])):
             run(['generate', '--dataset', work / 'simulated', '--n-micrographs', n, '--seed', 100 + seed, '--continue',
                  '--model', *source], work / f'{name}_{seed}', 'manifest.json')
@@ -99,13 +99,13 @@ def judge_half(half: Half, arguments: argparse.Namespace) -> None:
              *half.data.list_picks(half.judges), '--no-controls', *topaz], work / 'report', 'report.html')
 
 
-def judge_crops(half: Half, model: Path) -> dict[str, Any]:
-    """Measure on crops of the judges what the card of a model says of those that stopped its training."""
+def judge_crops(half: Half, model: Path, n_crops: int) -> dict[str, Any]:
+    """Measure on `n_crops` crops of the judges what the card of a model says of those that stopped its training."""
     plan = plan_training(build_config(TrainConfig, read_config_file(model / 'config.json')))
     calibration = plan.dataset.calibration
     judges = RealCrops(half.judges, plan.config.pixel_size, calibration)
     side = plan.crop_size if plan.config.preset == 'paper' else None
-    crops = HeldOut(plan.config.topaz_weights, judges, plan.make_draw, side, plan.is_conditioned, _CROPS, _CROP_SEED)
+    crops = HeldOut(plan.config.topaz_weights, judges, plan.make_draw, side, plan.is_conditioned, n_crops, _CROP_SEED)
     seen = RealCrops(half.learned, plan.config.pixel_size, calibration)
     card = read_card(model)['description']
     return measure_gates(crops, seen, build_translator(load_generator(model), card), _CROP_SEED)
@@ -138,7 +138,8 @@ def print_table(name: str, halves: Sequence[Half], arguments: argparse.Namespace
     runs = [(half, seed) for half in halves for seed in range(arguments.seeds)]
     print(f'\n{name}: {len(halves)} halves, {arguments.seeds} seeds each; median (least to largest)\n')
     print('| | measured | fast | seeds better |\n|---|---|---|---|')
-    judged = [json.loads((half.work / f'model_{seed}' / 'judged.json').read_text()) for half, seed in runs]
+    judged = [json.loads((half.work / f'model_{seed}' / f'judged_{arguments.crops}.json').read_text())
+              for half, seed in runs]
     show('Fréchet distance of crops, × floor', [one['realism']['ratio_prior'] for one in judged],
          [one['realism']['ratio_model'] for one in judged])
     show('largest loss of correlation in a band', [0.0] * len(judged),
