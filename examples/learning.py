@@ -30,6 +30,7 @@ from cryogem.io.files import write_json
 from cryogem.translation.model import load_generator, read_card
 from cryogem.translation.translate import build_translator
 
+_CROPS = 64                                 # of each kind in a draw
 _CROP_SEED = 4711                           # of these crops: none that a training has
 _KEPT = ('frechet_topaz', 'power', 'local_variance', 'histogram')       # distances of evaluate that are listed
 
@@ -62,7 +63,7 @@ def main() -> None:
     parser.add_argument('--halves', nargs='+', type=int, default=(0, 1), help='which halves are learned from')
     parser.add_argument('--seeds', type=int, default=3)
     parser.add_argument('--micrographs', type=int, default=6, help='of each generated set')
-    parser.add_argument('--crops', type=int, default=64, help='of each kind, in the Fréchet distance of crops')
+    parser.add_argument('--draws', type=int, default=8, help='of crops, whose median Fréchet distance is told')
     parser.add_argument('--topaz', default=str(ROOT / '.topaz-venv'), help='environment of Topaz')
     parser.add_argument('--no-evaluate', action='store_true', help='measure the Fréchet distance of crops alone')
     parser.add_argument('--train-flags', nargs=argparse.REMAINDER, default=[], help='passed on to cryogem train')
@@ -86,8 +87,9 @@ def judge_half(half: Half, arguments: argparse.Namespace) -> None:
         run(['train', '--dataset', work / 'simulated', '--micrographs', *half.learned, '--seed', seed, *topaz,
              '--continue',
              *arguments.train_flags], model, COST)
-        if not (model / f'judged_{arguments.crops}.json').exists():
-            write_json(model / f'judged_{arguments.crops}.json', judge_crops(half, model, arguments.crops))
+        judged = model / f'judged_{arguments.draws}.json'
+        if not judged.exists():
+            write_json(judged, {'draws': [judge_crops(half, model, draw) for draw in range(arguments.draws)]})
         for name, source in (('prior', ['measured']), ('learned', [model, '--force'])):
             run(['generate', '--dataset', work / 'simulated', '--n-micrographs', n, '--seed', 100 + seed, '--continue',
                  '--model', *source], work / f'{name}_{seed}', 'manifest.json')
@@ -99,16 +101,29 @@ def judge_half(half: Half, arguments: argparse.Namespace) -> None:
              *half.data.list_picks(half.judges), '--no-controls', *topaz], work / 'report', 'report.html')
 
 
-def judge_crops(half: Half, model: Path, n_crops: int) -> dict[str, Any]:
-    """Measure on `n_crops` crops of the judges what the card of a model says of those that stopped its training."""
+def judge_crops(half: Half, model: Path, draw: int) -> dict[str, Any]:
+    """Measure on a draw of crops of the judges what the card of a model says of those that stopped its training."""
     plan = plan_training(build_config(TrainConfig, read_config_file(model / 'config.json')))
     calibration = plan.dataset.calibration
     judges = RealCrops(half.judges, plan.config.pixel_size, calibration)
     side = plan.crop_size if plan.config.preset == 'paper' else None
-    crops = HeldOut(plan.config.topaz_weights, judges, plan.make_draw, side, plan.is_conditioned, n_crops, _CROP_SEED)
+    crops = HeldOut(plan.config.topaz_weights, judges, plan.make_draw, side, plan.is_conditioned, _CROPS,
+                    _CROP_SEED + draw)
     seen = RealCrops(half.learned, plan.config.pixel_size, calibration)
     card = read_card(model)['description']
-    return measure_gates(crops, seen, build_translator(load_generator(model), card), _CROP_SEED)
+    return measure_gates(crops, seen, build_translator(load_generator(model), card), _CROP_SEED + draw)
+
+
+def summarise_draws(draws: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """Return median distances of model and prior in median floors, and the mean loss of signal.
+
+    A floor that is one draw of crops scatters by a factor of two and more, however many crops there are.
+    """
+    model, prior, floor = (statistics.median(one['realism'][key] for one in draws)
+                           for key in ('model', 'prior', 'floor'))
+    return {'ratio_model': model / floor, 'ratio_prior': prior / floor,
+            'share_better': statistics.fmean(one['realism']['passed'] for one in draws),
+            'largest_loss': statistics.fmean(one['signal']['largest_loss'] for one in draws)}
 
 
 def measure_contrasts(half: Half, n_seeds: int) -> dict[str, float]:
@@ -138,12 +153,12 @@ def print_table(name: str, halves: Sequence[Half], arguments: argparse.Namespace
     runs = [(half, seed) for half in halves for seed in range(arguments.seeds)]
     print(f'\n{name}: {len(halves)} halves, {arguments.seeds} seeds each; median (least to largest)\n')
     print('| | measured | fast | seeds better |\n|---|---|---|---|')
-    judged = [json.loads((half.work / f'model_{seed}' / f'judged_{arguments.crops}.json').read_text())
-              for half, seed in runs]
-    show('Fréchet distance of crops, × floor', [one['realism']['ratio_prior'] for one in judged],
-         [one['realism']['ratio_model'] for one in judged])
-    show('largest loss of correlation in a band', [0.0] * len(judged),
-         [one['signal']['largest_loss'] for one in judged])
+    judged = [summarise_draws(json.loads((half.work / f'model_{seed}' / f'judged_{arguments.draws}.json').read_text())
+                              ['draws']) for half, seed in runs]
+    show('Fréchet distance of crops, × floor', [one['ratio_prior'] for one in judged],
+         [one['ratio_model'] for one in judged])
+    show('draws of crops in which it is nearer, share', [0.0] * len(judged), [one['share_better'] for one in judged])
+    show('largest loss of correlation in a band', [0.0] * len(judged), [one['largest_loss'] for one in judged])
     contrasts = {half.work: json.loads((half.work / 'contrast.json').read_text()) for half in halves}
     show('particle contrast, of that of real ones', *(
         [contrasts[half.work][f'{arm}_{seed}'] for half, seed in runs] for arm in ('prior', 'learned')))

@@ -24,6 +24,7 @@ from cryogem.translation.trainer import Translate
 
 logger = logging.getLogger(__name__)
 
+TOPAZ_FRECHET = 'topaz_frechet'             # name of the measure by features that see particles
 _SIDE = 192                                 # px of the crops judged, less where the frame is smaller
 _BATCH = 4                                  # crops translated at once
 _LEAST_SD = 1e-6
@@ -59,7 +60,7 @@ def choose_measure(topaz_weights: str, side: int) -> Measure:
                     'no Topaz is installed' if path is None else f'crops of {side} px are too small for Topaz')
         return Measure('statistics', _describe_statistics, _compare_statistics)
     network = load_topaz_network(path)
-    return Measure('topaz_frechet', lambda crops: extract_features(network, normalise_crops(crops)),
+    return Measure(TOPAZ_FRECHET, lambda crops: extract_features(network, normalise_crops(crops)),
                    compute_frechet_distance)
 
 

@@ -7,6 +7,7 @@ from cryogem.commands.bias_guard import measure_bias
 from cryogem.commands.hallucination import judge_hallucinations, list_failures
 from cryogem.commands.inputs import choose_device
 from cryogem.commands.judging import measure_gates
+from cryogem.commands.settling import settle_signal
 from cryogem.commands.training_plan import TrainingPlan, plan_training
 from cryogem.config import TrainConfig, describe_run
 from cryogem.dataset import layout
@@ -46,7 +47,8 @@ def run(config: TrainConfig, output: Path) -> None:
     support = Support(held_out.judge if held_out else None, plan.measure_textures(), watch, config.workers)
     result = train(plan.build_sampler(engine), plan.settings, output,
                    config.continue_, plan.describe(engine), support, engine)
-    if engine.is_first and plan.split:
+    if engine.is_first and held_out:
+        settle_signal(plan, output, held_out)
         _write_gates(plan, output)
     if config.bias_guard:
         shown = measure_bias(plan, output, engine)

@@ -37,6 +37,7 @@ _LARGEST_CROP = 1024                        # px, of the paper preset: that of t
 _LEAST_STRIP = 84                           # px: below it a strip says nothing about particles
 _PRIOR_PARTS, _LEAST_PART = 8, 12           # groups of simulated crops; least crops of one group of micrographs
 _STATISTICS_CROPS = 192                     # of each kind, whose texture statistics are compared
+_JUDGED_CROPS = 96                          # of each kind, that choose the model: with 32 the choice was mostly chance
 _JUDGED_STREAM, _STATISTICS_STREAM = 1, 2   # random streams of the seed, apart from that of the steps
 
 
@@ -80,7 +81,7 @@ class TrainingPlan:
         (real_all, real_parts), (prior_all, prior_parts) = (_measure_parts(one) for one in (real, prior))
         return StatisticsGoal(real_all, prior_all, estimate_certainty(real_all, prior_all, real_parts, prior_parts))
 
-    def build_judge(self, seed: int, n_crops: int = 32) -> HeldOut:
+    def build_judge(self, seed: int, n_crops: int = _JUDGED_CROPS) -> HeldOut:
         """Return held-out real crops and simulated ones of their own.
 
         Raises
