@@ -125,6 +125,9 @@ class CryogemModel(EMObject):
             verdict = ('better than' if self.isGood() else 'no better than') + ' the noise it starts from'
             lines.append(f'*{verdict}*: {self.compareWithPrior()}'
                          + ('' if self.isGood() else '; *generate* uses that noise unless forced'))
+        if about.get('signal_change'):
+            lines.append(f'signal changed by {about["signal_change"]:+.1%} at the end, which is nearer to the real '
+                         'particles')
         lines += [*self._describeSignal(about.get('gates', {})), *self._describeGuard(about.get('bias_guard'))]
         return [*lines, f'cryogem {card["version"]}, weights SHA-256 {card["weights_sha256"][:12]}']
 

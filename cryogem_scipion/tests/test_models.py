@@ -118,6 +118,19 @@ class TestCryogemModels(InProcess, ChainTest):
         finally:
             path.write_text(kept)
 
+    def test_the_summary_says_by_how_much_the_signal_was_changed(self):
+        model = self.train.outputModel
+        path = Path(model.getPath(), 'card.json')
+        kept = path.read_text()
+        try:
+            for change, expected in ((0.0391, True), (0.0, False)):
+                card = json.loads(kept)
+                card['description']['signal_change'] = change
+                path.write_text(json.dumps(card))
+                self.assertEqual('signal changed by +3.9%' in ' '.join(model.describe()), expected)
+        finally:
+            path.write_text(kept)
+
     def test_the_summary_says_whether_signal_is_kept_and_particles_are_made_up(self):
         model = self.train.outputModel
         path = Path(model.getPath(), 'card.json')
