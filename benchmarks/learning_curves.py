@@ -145,10 +145,8 @@ def build_judge(plan: TrainingPlan, patterns: list[str]) -> tuple[HeldOut, float
     files = sorted(file for pattern in patterns for file in Path('/').glob(str(Path(pattern).absolute())[1:]))
     if not files:
         sys.exit(f'no micrographs match {" ".join(patterns)}')
-    side = plan.crop_size if config.preset == 'paper' else None
     judges, seen = (RealCrops(one, config.pixel_size, calibration) for one in (files, plan.real.files))
-    made = [HeldOut(config.topaz_weights, real, plan.make_draw, side, plan.is_conditioned, _CROPS, _CROP_SEED)
-            for real in (judges, seen)]
+    made = [plan.draw_crops(real, _CROPS, _CROP_SEED) for real in (judges, seen)]
     return made[0], made[0].measure_distance(made[1].real)
 
 

@@ -20,7 +20,7 @@ from evaluation import COST, ROOT, DataSet, find_sets, run
 
 from cryogem.commands.crops import RealCrops
 from cryogem.commands.evaluation_inputs import read_real, read_sets
-from cryogem.commands.judging import HeldOut, measure_gates
+from cryogem.commands.judging import measure_gates
 from cryogem.commands.training_plan import plan_training
 from cryogem.config import TrainConfig, build_config, read_config_file
 from cryogem.evaluation.frames import Frame
@@ -106,9 +106,7 @@ def judge_crops(half: Half, model: Path, draw: int) -> dict[str, Any]:
     plan = plan_training(build_config(TrainConfig, read_config_file(model / 'config.json')))
     calibration = plan.dataset.calibration
     judges = RealCrops(half.judges, plan.config.pixel_size, calibration)
-    side = plan.crop_size if plan.config.preset == 'paper' else None
-    crops = HeldOut(plan.config.topaz_weights, judges, plan.make_draw, side, plan.is_conditioned, _CROPS,
-                    _CROP_SEED + draw)
+    crops = plan.draw_crops(judges, _CROPS, _CROP_SEED + draw)
     seen = RealCrops(half.learned, plan.config.pixel_size, calibration)
     card = read_card(model)['description']
     return measure_gates(crops, seen, build_translator(load_generator(model), card), _CROP_SEED + draw)

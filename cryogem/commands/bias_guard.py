@@ -14,7 +14,7 @@ import numpy as np
 from scipy.ndimage import gaussian_filter, maximum_filter
 
 from cryogem.commands.crops import FreshCrops, RealCrops
-from cryogem.commands.judging import HeldOut, keep_prior
+from cryogem.commands.judging import keep_prior
 from cryogem.commands.training_plan import TrainingPlan, build_training_protocol
 from cryogem.translation.engine import Engine
 from cryogem.translation.model import load_generator, read_card
@@ -82,12 +82,9 @@ def _make_empty(plan: TrainingPlan, side: int) -> FreshCrops:
 
 def _report(plan: TrainingPlan, output: Path) -> dict[str, Any]:
     translate = {name: _load(output / GUARD / name) for name in ('half_1', 'half_2', 'decoy')}
-    whole = plan.crop_size if plan.config.preset == 'paper' else None
     real = plan.real if plan.split is None else plan.open_held_out()
-    empty = HeldOut(plan.config.topaz_weights, real, lambda side: _make_empty(plan, side).draw, whole,
-                    plan.is_conditioned, _N_EMPTY, plan.config.seed + 2)
-    full = HeldOut(plan.config.topaz_weights, real, plan.make_draw, whole, plan.is_conditioned, _N_EMPTY,
-                   plan.config.seed + 2)
+    empty, full = (plan.draw_crops(real, _N_EMPTY, plan.config.seed + 2, make_draw)
+                   for make_draw in (lambda side: _make_empty(plan, side).draw, plan.make_draw))
     prior, *halves = (full.translate(one) for one in (keep_prior, translate['half_1'], translate['half_2']))
     change = np.sqrt(np.mean([np.mean((half - prior) ** 2) for half in halves]))
     diameter = plan.dataset.calibration.particle_diameter / plan.dataset.calibration.pixel_size

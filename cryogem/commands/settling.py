@@ -36,8 +36,7 @@ def settle_signal(plan: TrainingPlan, output: Path, held_out: HeldOut) -> None:
     if (not isinstance(generator, ResidualGenerator) or generator.n_inputs < 2 or 'signal_change' in description
             or held_out.measure.name != TOPAZ_FRECHET):
         return
-    seen = HeldOut(plan.config.topaz_weights, plan.real, plan.make_draw, None, plan.is_conditioned, _CROPS,
-                   plan.config.seed + _STREAM)
+    seen = plan.draw_crops(plan.real, _CROPS, plan.config.seed + _STREAM)
     translate = build_translator(generator, description)
     change = find_change(seen, translate)
     settled = change_signal(generator, change)

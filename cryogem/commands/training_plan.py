@@ -2,7 +2,7 @@
 
 import dataclasses
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -88,10 +88,15 @@ class TrainingPlan:
         ------
         InputError : nothing is held out.
         """
-        real = self.open_held_out()
-        whole = self.crop_size if self.config.preset == 'paper' else None
         stream = int(np.random.SeedSequence(seed, spawn_key=(0, _JUDGED_STREAM)).generate_state(1)[0])
-        return HeldOut(self.config.topaz_weights, real, self.make_draw, whole, self.is_conditioned, n_crops, stream)
+        return self.draw_crops(self.open_held_out(), n_crops, stream)
+
+    def draw_crops(self, real: RealCrops, n_crops: int, seed: int,
+                   make_draw: Callable[[int], DrawSimulated] | None = None) -> HeldOut:
+        """Return crops of any real micrographs and as many simulated ones, as the generator must be given them."""
+        whole = self.crop_size if self.config.preset == 'paper' else None
+        return HeldOut(self.config.topaz_weights, real, make_draw or self.make_draw, whole, self.is_conditioned,
+                       n_crops, seed)
 
     def open_held_out(self) -> RealCrops:
         """Return the held-out real micrographs.

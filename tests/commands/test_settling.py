@@ -34,8 +34,7 @@ class Crops:
 
 @pytest.fixture
 def plan() -> SimpleNamespace:
-    return SimpleNamespace(config=SimpleNamespace(topaz_weights='', seed=0), real=None, make_draw=None,
-                           is_conditioned=True)
+    return SimpleNamespace(config=SimpleNamespace(seed=0), real=None, draw_crops=None)
 
 
 @pytest.fixture
@@ -47,7 +46,7 @@ def model(tmp_path) -> Path:
 
 def settle(monkeypatch, plan, model: Path, learned: float, held_out: Crops) -> float:
     """Settle a model where the real crops learned from have so much more signal; return its gain of the signal."""
-    monkeypatch.setattr('cryogem.commands.settling.HeldOut', lambda *_: Crops(learned))
+    monkeypatch.setattr(plan, 'draw_crops', lambda *_: Crops(learned))
     settle_signal(plan, model, held_out)
     return float(torch.tanh(load_generator(model).gains[1].detach()))
 

@@ -38,7 +38,8 @@ def convolve_minimal(layer: MinimalConv2d, features: Tensor, gradient: Tensor) -
 @pytest.mark.usefixtures('everywhere')
 @pytest.mark.parametrize('kind', KINDS)
 @pytest.mark.parametrize('layout', [torch.contiguous_format, torch.channels_last])
-@pytest.mark.parametrize(('n_frames', 'height', 'width'), [(1, 16, 16), (1, 17, 30), (2, 9, 41), (1, 32, 5)])
+@pytest.mark.parametrize(('n_frames', 'height', 'width'),
+                         [(1, 16, 16), (1, 17, 17), (1, 17, 30), (2, 9, 41), (1, 32, 5)])
 def test_output_and_gradients_are_those_of_torch(kind, layout, n_frames, height, width):
     torch.manual_seed(height)
     layer = MinimalConv2d(24, 40)
